@@ -1,0 +1,1 @@
+//! Pair-wise shared memory between two processes: the data transfer of urpc.

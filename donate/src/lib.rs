@@ -1,0 +1,1 @@
+//! Processors lent between processes: the processor reallocation of urpc.

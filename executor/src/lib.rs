@@ -1,0 +1,1 @@
+//! Tasks on processors: the scheduler of urpc.
