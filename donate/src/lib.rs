@@ -1,1 +1,33 @@
-//! Processors lent between processes: the processor reallocation of urpc.
+//! Which address space runs on this processor: processor reallocation (§3.1 of the paper).
+//!
+//! A process that has nothing to do on a processor can **donate** it to a peer that has messages and no
+//! processor for them. The peer's **landing**, a thread asleep until then, runs on that processor, serves
+//! the donor's messages and **returns** it; a donor that waits too long **reclaims** it.
+//!
+//! This crate knows neither memory mappings nor rings nor tasks: it is handed the shared words as
+//! `&AtomicU32`, and asks what it must know through closures. What it promises:
+//!
+//! * no wake-up is lost between a process that rests and a peer that has just sent ([`Presence`]);
+//! * no grant is taken for another ([`Lender`], [`Landing`]);
+//! * nothing here sleeps on a peer's goodwill alone: every sleep also watches a word of this process,
+//!   and a donor's sleep is timed.
+#![forbid(unsafe_code)]
+
+mod cpu;
+mod grant;
+mod landing;
+mod peer;
+pub mod policy;
+mod presence;
+mod seat;
+mod sync;
+
+pub use cpu::{Affinity, allowed_cpus, current_cpu};
+pub use grant::{Grant, GrantWords, Lender, Outcome};
+pub use landing::{Arrival, Landing};
+pub use peer::{Credentials, PeerProcess};
+pub use presence::{Presence, View};
+pub use seat::{Place, Seat, Wake};
+
+#[cfg(all(test, urpc_loom))]
+mod loom_models;

@@ -1,0 +1,144 @@
+//! The protocols of this crate under loom: every interleaving of two threads, on the real code.
+//!
+//! A sleep is modelled as "wait until the word changes", so a lost wake-up is a thread that never goes
+//! on, which loom reports.
+
+use std::time::{Duration, Instant};
+
+use loom::sync::Arc;
+use loom::thread;
+
+use crate::sync::{AtomicU32, Ordering, fence};
+use crate::{Arrival, GrantWords, Landing, Lender, Outcome, Presence, Seat, View, Wake};
+
+#[test]
+fn loom_no_message_is_forgotten_between_rest_and_ring() {
+    loom::model(|| {
+        // message, processors, resting, rung
+        let words: Arc<[AtomicU32; 4]> = Arc::new([
+            AtomicU32::new(0),
+            AtomicU32::new(1),
+            AtomicU32::new(0),
+            AtomicU32::new(0),
+        ]);
+        let sender = {
+            let words = words.clone();
+            thread::spawn(move || {
+                words[0].store(1, Ordering::Release);
+                fence(Ordering::SeqCst);
+                if View::read(&words[1], &words[2]).may_sleep() {
+                    words[3].store(1, Ordering::Release);
+                }
+            })
+        };
+        let presence = Presence {
+            processors: &words[1],
+            resting: &words[2],
+        };
+        presence.announce_rest();
+        let seen = words[0].load(Ordering::Relaxed) == 1;
+        sender.join().unwrap(); // meanwhile this side sleeps, unless it has seen the message
+        presence.retract_rest();
+        let rung = words[3].load(Ordering::Relaxed) == 1;
+        assert!(seen || rung, "it sleeps, with a message, and nobody rang");
+    });
+}
+
+#[test]
+fn loom_a_wake_reaches_a_thread_on_its_way_to_the_bell() {
+    loom::model(|| {
+        let seat = Arc::new(Seat::new());
+        let ticket = seat.ticket();
+        let waker = {
+            let seat = seat.clone();
+            thread::spawn(move || seat.wake())
+        };
+        let slept = seat.sit_at_bell(ticket);
+        let told = waker.join().unwrap();
+        assert!(!slept || told == Wake::RingBell, "asleep and not rung");
+    });
+}
+
+struct Shared {
+    grant: [AtomicU32; 3],
+    returned: AtomicU32,
+    lender: Lender,
+    donor: Seat,
+}
+
+impl Shared {
+    fn words(&self) -> GrantWords<'_> {
+        GrantWords {
+            grant: &self.grant[0],
+            cpu: &self.grant[1],
+            limit_us: &self.grant[2],
+        }
+    }
+}
+
+/// Two grants to one landing. The donor either waits for the return or, `hasty`, reclaims at once:
+/// each live grant is answered by its own sequence, and none is stranded.
+fn two_grants(hasty: bool) {
+    loom::model(move || {
+        let shared = Arc::new(Shared {
+            grant: [AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0)],
+            returned: AtomicU32::new(0),
+            lender: Lender::new(),
+            donor: Seat::new(),
+        });
+        let mut landing = Landing::open(&shared.returned);
+        let at = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                let seat = Seat::new();
+                let ticket = seat.ticket();
+                let mut last = 0;
+                for _ in 0..2 {
+                    let arrival = landing.wait(shared.words(), &seat, ticket);
+                    let Arrival::Granted { sequence, cpu, .. } = arrival else {
+                        panic!("nobody wakes it");
+                    };
+                    assert_ne!(sequence, last, "a grant is answered once");
+                    // What was written before the grant is seen (a reclaimed one may be overtaken).
+                    assert!(cpu >= sequence);
+                    last = sequence;
+                    landing.give_back(&shared.returned, sequence);
+                }
+            })
+        };
+        let far = Instant::now() + Duration::from_secs(3600);
+        let until = if hasty { Instant::now() } else { far };
+        for cpu in [2, 3] {
+            let grant = loop {
+                // A landing that has not answered yet is not granted to.
+                match shared
+                    .lender
+                    .lend(shared.words(), &shared.returned, cpu, Duration::ZERO)
+                {
+                    Some(grant) => break grant,
+                    None => thread::yield_now(),
+                }
+            };
+            let outcome = shared.lender.wait(
+                grant,
+                shared.words(),
+                &shared.returned,
+                &shared.donor,
+                shared.donor.ticket(),
+                until,
+            );
+            assert!(hasty || outcome == Outcome::Returned);
+        }
+        at.join().unwrap();
+    });
+}
+
+#[test]
+fn loom_a_processor_that_is_donated_is_returned() {
+    two_grants(false);
+}
+
+#[test]
+fn loom_a_reclaimed_grant_strands_no_later_one() {
+    two_grants(true);
+}

@@ -1,0 +1,73 @@
+//! Who the peer is, by the kernel's word: credentials from the socket, a pidfd where there is one.
+//!
+//! Asked once, at binding (R4, R20). Nothing a peer writes later can change it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::process::{PidfdFlags, pidfd_open};
+
+/// The peer's credentials at the moment it connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Process id, in this process's namespace.
+    pub pid: i32,
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
+}
+
+/// The process at the other end of a socket.
+#[derive(Debug)]
+pub struct PeerProcess {
+    credentials: Credentials,
+    pidfd: Option<OwnedFd>,
+}
+
+impl PeerProcess {
+    /// Asks the kernel who is at the other end of `socket`.
+    ///
+    /// # Errors
+    /// If the kernel does not tell: then the peer must not be believed anything.
+    pub fn of(socket: impl AsFd) -> std::io::Result<Self> {
+        let peer = rustix::net::sockopt::socket_peercred(&socket)?;
+        // The socket still being connected does not prove that the pid is not reused; what we use
+        // the pidfd for (noticing death, R7) only becomes slower if it names somebody else, since
+        // the socket's hang-up is watched as well.
+        let pidfd = pidfd_open(peer.pid, PidfdFlags::empty()).ok();
+        Ok(Self {
+            credentials: Credentials {
+                pid: peer.pid.as_raw_nonzero().get(),
+                uid: peer.uid.as_raw(),
+                gid: peer.gid.as_raw(),
+            },
+            pidfd,
+        })
+    }
+
+    /// The peer's credentials.
+    #[must_use]
+    pub fn credentials(&self) -> Credentials {
+        self.credentials
+    }
+
+    /// Readable once the process is dead. `None` where the kernel gave none (another namespace).
+    #[must_use]
+    pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.pidfd.as_ref().map(AsFd::as_fd)
+    }
+}
+
+#[cfg(all(test, not(urpc_loom)))]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn the_kernel_tells_who_is_there() {
+        let (a, _b) = UnixStream::pair().unwrap();
+        let peer = PeerProcess::of(&a).unwrap();
+        assert_eq!(peer.credentials().pid as u32, std::process::id());
+        assert!(peer.pidfd().is_some());
+    }
+}

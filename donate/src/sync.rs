@@ -1,0 +1,115 @@
+//! The atomics and the two kernel calls this crate sleeps with, or loom's in their place.
+//!
+//! A thread sleeps on one word of its own process, or on that and one word that a peer writes. The
+//! waker changes the word before it wakes, always: the kernel can lose a wake on an unchanged word.
+
+#[cfg(not(urpc_loom))]
+pub(crate) use real::*;
+
+#[cfg(not(urpc_loom))]
+mod real {
+    pub(crate) use std::sync::atomic::{AtomicU32, Ordering, fence};
+
+    use std::time::{Duration, Instant};
+
+    use rustix::thread::futex::{self, Wait, WaitFlags, WaitPtr, WaitvFlags};
+    use rustix::thread::{ClockId, Timespec};
+
+    /// Wakes the threads of this process that sleep on `word`.
+    pub(crate) fn wake_private(word: &AtomicU32) {
+        let _ = futex::wake(word, futex::Flags::PRIVATE, i32::MAX as u32);
+    }
+
+    /// Wakes the threads of any process that sleep on `word`.
+    pub(crate) fn wake_shared(word: &AtomicU32) {
+        let _ = futex::wake(word, futex::Flags::empty(), i32::MAX as u32);
+    }
+
+    /// Sleeps while `word` is `expected`, until woken or `until`. May return at any time.
+    pub(crate) fn sleep(word: &AtomicU32, expected: u32, until: Option<Instant>) {
+        let left = match until.map(remaining) {
+            None => None,
+            Some(None) => return,
+            Some(Some(left)) => Some(timespec(left)),
+        };
+        let _ = futex::wait(word, futex::Flags::PRIVATE, expected, left.as_ref());
+    }
+
+    /// Sleeps while `own` is `expected` *and* `shared` is `seen`, until either is woken or `until`.
+    /// May return at any time.
+    pub(crate) fn sleep_on_two(
+        own: &AtomicU32,
+        expected: u32,
+        shared: &AtomicU32,
+        seen: u32,
+        until: Option<Instant>,
+    ) {
+        let deadline = match until.map(remaining) {
+            None => None,
+            Some(None) => return,
+            Some(Some(left)) => {
+                let now = rustix::time::clock_gettime(ClockId::Monotonic);
+                now.checked_add(timespec(left))
+            }
+        };
+        let words = [
+            entry(shared, seen, WaitFlags::SIZE_U32),
+            entry(own, expected, WaitFlags::SIZE_U32 | WaitFlags::PRIVATE),
+        ];
+        let _ = futex::waitv(
+            &words,
+            WaitvFlags::empty(),
+            deadline.as_ref(),
+            ClockId::Monotonic,
+        );
+    }
+
+    fn entry(word: &AtomicU32, value: u32, flags: WaitFlags) -> Wait {
+        let mut wait = Wait::new();
+        wait.val = value.into();
+        wait.uaddr = WaitPtr::new(std::ptr::from_ref(word).cast_mut().cast());
+        wait.flags = flags;
+        wait
+    }
+
+    fn remaining(until: Instant) -> Option<Duration> {
+        until
+            .checked_duration_since(Instant::now())
+            .filter(|left| !left.is_zero())
+    }
+
+    fn timespec(d: Duration) -> Timespec {
+        Timespec {
+            tv_sec: d.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: d.subsec_nanos().into(),
+        }
+    }
+}
+
+#[cfg(urpc_loom)]
+pub(crate) use modelled::*;
+
+/// Under loom a sleep is a wait for the word to change, with a yield in between: a lost wake-up then
+/// shows as a model that does not end. Time does not pass in a model.
+#[cfg(urpc_loom)]
+mod modelled {
+    pub(crate) use loom::sync::atomic::{AtomicU32, Ordering, fence};
+    use std::time::Instant;
+
+    pub(crate) fn wake_private(_word: &AtomicU32) {}
+    pub(crate) fn wake_shared(_word: &AtomicU32) {}
+
+    pub(crate) fn sleep(_word: &AtomicU32, _expected: u32, _until: Option<Instant>) {
+        loom::thread::yield_now();
+    }
+
+    pub(crate) fn sleep_on_two(
+        _own: &AtomicU32,
+        _expected: u32,
+        _shared: &AtomicU32,
+        _seen: u32,
+        _until: Option<Instant>,
+    ) {
+        loom::thread::yield_now();
+    }
+}
