@@ -1,1 +1,136 @@
-//! The procedural macros of urpc.
+//! The attribute macros of urpc: [`macro@service`], [`macro@main`] and [`macro@test`].
+//!
+//! The crate `urpc` re-exports them, and expansions name nothing but `::urpc`, `::core` and
+//! `::std`: whatever the user's module shadows, an expansion means the same. What a macro cannot
+//! accept it reports at the offending tokens, all faults of an item at once, and each report says
+//! what to write instead.
+//!
+//! ```text
+//! tokens ── service.rs: what is a service ──> Service ── expand.rs: what it becomes ──> tokens
+//!                └── signature.rs: types that can cross, and their text
+//! tokens ── entry.rs: `main` and `test` ──> tokens
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod entry;
+mod expand;
+mod service;
+mod signature;
+
+use proc_macro2::TokenStream;
+use syn::parse::{ParseStream, Parser};
+use syn::{Error, Expr, MetaNameValue, Result, Token};
+
+/// Makes a trait callable from another process.
+///
+/// ```text
+/// #[urpc::service]
+/// pub trait Calc {
+///     /// The sum of both.
+///     async fn add(&self, a: i64, b: i64) -> i64;
+///     async fn div(&self, a: i64, b: i64) -> Result<i64, DivError>;
+/// }
+/// ```
+///
+/// gives three things, all with the trait's visibility:
+///
+/// - **`Calc`**, the trait itself, with the supertraits `Send + Sync + 'static` added. Each method
+///   becomes `fn add(&self, ..) -> impl Future<Output = i64> + Send`; an implementation writes
+///   plain `async fn`. Methods may have default bodies.
+/// - **`CalcServer<S>`**, for an `S: Calc`: `CalcServer::new(Sums)` goes to `urpc::serve("calc")
+///   .add(..)`. All calls share the one `S`.
+/// - **`CalcClient`**, with the same methods, each of which returns a lazy `urpc::Call`. It comes
+///   from `CalcClient::connect(name).await` or `CalcClient::on(&peer)`; clones share the channel.
+///   `check` says whether the server's signatures agree with this trait's, `peer` gives the peer.
+///
+/// Each method is a procedure `"Calc.add"` with the signature `"Calc.add(i64, i64) -> i64"`, which
+/// client and server compare when they bind. Parameter names are no part of it, and neither are
+/// the fields inside user-defined types. `#[urpc::service(name = "acme.Calc")]` replaces the
+/// prefix `Calc`.
+///
+/// # What a method looks like
+///
+/// `async fn name(&self, argument: Type, ..) -> Type`, with at most 16 arguments. Arguments
+/// implement serde's `Serialize` and `DeserializeOwned`, and so does the result: they are owned,
+/// and there are no generics, for both processes must agree on every type. A method that exists
+/// only under a `#[cfg]` has the attribute on the method, not on its parameters.
+#[proc_macro_attribute]
+pub fn service(
+    args: proc_macro::TokenStream,
+    item: proc_macro::TokenStream,
+) -> proc_macro::TokenStream {
+    let item = TokenStream::from(item);
+    let tokens = match service::Service::parse(args.into(), item.clone()) {
+        Ok(service) => expand::expand(&service),
+        // The trait goes along unchanged, so that its implementations are not reported as well.
+        Err(error) => [error.to_compile_error(), item].into_iter().collect(),
+    };
+    tokens.into()
+}
+
+/// Runs an async `main` in a urpc runtime.
+///
+/// ```text
+/// #[urpc::main]
+/// async fn main() -> urpc::Result<()> {
+///     let calc = CalcClient::connect("calc").await?;
+///     println!("{}", calc.add(2, 3).await?);
+///     Ok(())
+/// }
+/// ```
+///
+/// `#[urpc::main(processors = 0)]` sets how many processors the process has of its own: with 0 it
+/// runs on those of its callers (§3.1). Without the option the runtime decides. The value may be
+/// any expression of type `usize`.
+#[proc_macro_attribute]
+pub fn main(
+    args: proc_macro::TokenStream,
+    item: proc_macro::TokenStream,
+) -> proc_macro::TokenStream {
+    entry::expand(entry::Entry::Main, args.into(), item.into()).into()
+}
+
+/// Makes an async function a test that runs in a urpc runtime.
+///
+/// ```text
+/// #[urpc::test(processors = 2)]
+/// async fn a_sum_crosses_the_channel() -> urpc::Result<()> {
+///     let calc = CalcClient::connect("calc").await?;
+///     assert_eq!(calc.add(2, 3).await?, 5);
+///     Ok(())
+/// }
+/// ```
+///
+/// The option `processors = N` is that of [`macro@main`]. `#[should_panic]` and `#[ignore]` keep
+/// their meaning.
+#[proc_macro_attribute]
+pub fn test(
+    args: proc_macro::TokenStream,
+    item: proc_macro::TokenStream,
+) -> proc_macro::TokenStream {
+    entry::expand(entry::Entry::Test, args.into(), item.into()).into()
+}
+
+/// The value of the one option that a macro has, `None` if it is not given.
+///
+/// # Errors
+///
+/// Anything but `name = value` is answered with `usage`.
+fn option(args: TokenStream, name: &str, usage: &str) -> Result<Option<Expr>> {
+    if args.is_empty() {
+        return Ok(None);
+    }
+    let parse = |input: ParseStream<'_>| {
+        let option: MetaNameValue = input.parse()?;
+        input.parse::<Option<Token![,]>>()?;
+        Ok(option)
+    };
+    match parse.parse2(args.clone()) {
+        Ok(option) if option.path.is_ident(name) => Ok(Some(option.value)),
+        _ => Err(Error::new_spanned(
+            args,
+            format!("the only option is `{name}`: write `{usage}`"),
+        )),
+    }
+}
