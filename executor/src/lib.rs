@@ -1,1 +1,49 @@
-//! Tasks on processors: the scheduler of urpc.
+//! The user-level scheduler of urpc (§3.3): many tasks on a few processors.
+//!
+//! A **processor** is the right to run tasks; an [`Executor`] has n of them, and n = 0 is allowed. A
+//! **worker** is a kernel thread, and runs tasks only while it holds a processor. A **guest** is a
+//! thread that came with a processor of somebody else's ([`Executor::run_while`]). The crate knows
+//! nothing of channels or other processes: what a worker does when nothing is ready is the business
+//! of an [`Idle`], of which [`Park`] is the plainest.
+//!
+//! # Where things are
+//! | file | promise |
+//! | --- | --- |
+//! | `worker.rs` | the loop, and its order of search |
+//! | `queue.rs` | a processor's ready queue: each task is taken once |
+//! | `rest.rs` | no task is lost between a push and a rest |
+//! | `processor.rs` | never more than n threads with a processor |
+//! | `block_on.rs` | a thread from outside, with or without a processor |
+//! | `shared.rs` | who is told of what, and the shutdown |
+//! | `task.rs`, `join.rs` | panics, aborts and ends of tasks |
+//! | `timers.rs` | what happens later |
+//!
+//! # Caveats
+//! - A task that blocks its thread keeps the processor. What is in that processor's queue can be
+//!   stolen, but nobody is woken for the sake of a single task there: it is meant for the worker
+//!   itself, next.
+//! - A task whose wakers are all gone is kept until the shutdown: it is still registered.
+//! - [`Executor::shutdown`] waits for polls in progress, however long they take.
+//! - Under `panic = "abort"` a task's panic ends the process.
+
+mod block_on;
+mod executor;
+mod idle;
+mod join;
+mod park;
+mod processor;
+mod queue;
+mod rest;
+mod shared;
+mod sync;
+mod task;
+mod timers;
+mod worker;
+
+pub use executor::Executor;
+pub use idle::Idle;
+pub use join::{JoinError, JoinHandle};
+pub use park::Park;
+pub use task::{YieldNow, yield_now};
+pub use timers::{Elapsed, Sleep, TimerKey, Timers, timeout_at};
+pub use worker::{TASKS_PER_SCAN, Worker, on_worker};

@@ -1,0 +1,268 @@
+//! The ready queue of one processor: a ring of tasks, first in, first out, that its holder fills and
+//! that everybody may empty, even while the holder is stuck in a poll.
+//!
+//! `tail` is written only by the [`Owner`], and a plain store publishes a task. `head` moves only by
+//! compare-and-swap, by the owner and by thieves alike, and only upwards: so each index is taken by
+//! exactly one of them. The slots in `head..tail` hold one task each, all other slots are the
+//! owner's to overwrite. Indices count up from 0 and do not wrap within the life of a machine.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use async_task::Runnable;
+
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
+
+/// Tasks that fit into a local queue; what is more goes to the shared queue. 256 pointers are 2 KiB,
+/// and a processor that has that much ready is better helped by others than by a longer queue.
+#[cfg(not(urpc_loom))]
+pub(crate) const SLOTS: usize = 256;
+#[cfg(urpc_loom)]
+pub(crate) const SLOTS: usize = 2;
+
+/// Tasks that one theft takes at most, besides the one it returns: bounds how long a thief is away
+/// from its own scan.
+const HAUL: usize = 32;
+
+/// Keeps what different threads write on different cache lines. Two lines, because the hardware
+/// fetches them in pairs.
+#[repr(align(128))]
+struct Line<T>(T);
+
+/// The ring of pointers. It knows nothing of tasks, so that loom can check it with numbers.
+struct Ring {
+    head: Line<AtomicUsize>,
+    tail: Line<AtomicUsize>,
+    slots: [AtomicPtr<()>; SLOTS],
+}
+
+impl Ring {
+    fn new() -> Ring {
+        Ring {
+            head: Line(AtomicUsize::new(0)),
+            tail: Line(AtomicUsize::new(0)),
+            slots: std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut())),
+        }
+    }
+
+    /// Appends. Only the owner calls this, one call at a time. Returns how many are queued now (at
+    /// most; a thief may just be taking one), or the pointer if the ring is full.
+    fn push(&self, item: NonNull<()>) -> Result<usize, NonNull<()>> {
+        let tail = self.tail.0.load(Ordering::Relaxed);
+        // Acquire pairs with the Release of the compare-and-swap in `take`: whoever took the task of
+        // the previous lap out of this slot has read it before we overwrite it.
+        let head = self.head.0.load(Ordering::Acquire);
+        if tail - head == SLOTS {
+            return Err(item);
+        }
+        self.slots[tail % SLOTS].store(item.as_ptr(), Ordering::Relaxed);
+        // Release pairs with the Acquire load of `tail` in `take`: who sees the index sees the slot.
+        self.tail.0.store(tail + 1, Ordering::Release);
+        Ok(tail + 1 - head)
+    }
+
+    /// Takes the oldest, called by the owner and by thieves.
+    // With one processor and no guest there are no thieves, and a plain store of `head` would do in
+    // place of the locked instruction: this is the place for it, once measured.
+    fn take(&self) -> Option<NonNull<()>> {
+        let mut head = self.head.0.load(Ordering::Acquire);
+        loop {
+            // Acquire pairs with the Release store in `push`.
+            let tail = self.tail.0.load(Ordering::Acquire);
+            if head >= tail {
+                return None;
+            }
+            // The slot may be overwritten after this load only if `head` has moved on, and then the
+            // compare-and-swap fails: success proves that the pointer is the one of this index.
+            let item = self.slots[head % SLOTS].load(Ordering::Relaxed);
+            // Release pairs with the Acquire load of `head` in `push`.
+            match self.head.0.compare_exchange_weak(
+                head,
+                head + 1,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => return NonNull::new(item),
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        let head = self.head.0.load(Ordering::Acquire);
+        self.tail.0.load(Ordering::Acquire).saturating_sub(head)
+    }
+}
+
+/// The right to push. It goes with the processor, from thread to thread, but is never with two
+/// (`Send`, not `Sync`, not `Clone`).
+pub(crate) struct Owner {
+    ring: Arc<Ring>,
+    not_sync: PhantomData<Cell<()>>,
+}
+
+/// The right to take, for everybody.
+#[derive(Clone)]
+pub(crate) struct Thief {
+    ring: Arc<Ring>,
+}
+
+/// A new, empty queue.
+pub(crate) fn queue() -> (Owner, Thief) {
+    let ring = Arc::new(Ring::new());
+    (
+        Owner {
+            ring: ring.clone(),
+            not_sync: PhantomData,
+        },
+        Thief { ring },
+    )
+}
+
+/// Makes a task of a pointer that `Ring::take` gave out.
+fn task(raw: NonNull<()>) -> Runnable {
+    // SAFETY: `Owner::push` is the only source of pointers in a ring, each is the `into_raw` of one
+    // task, and `Ring::take` gives each out once (loom: `a_task_is_taken_once_by_owner_or_thief`).
+    unsafe { Runnable::from_raw(raw) }
+}
+
+impl Owner {
+    /// Appends a task and says how many are queued now; gives the task back if the ring is full.
+    pub(crate) fn push(&self, runnable: Runnable) -> Result<usize, Runnable> {
+        self.ring.push(runnable.into_raw()).map_err(task)
+    }
+
+    /// Takes the oldest task.
+    pub(crate) fn pop(&self) -> Option<Runnable> {
+        self.ring.take().map(task)
+    }
+
+    /// True if a push would succeed; only a push of this owner can change that.
+    fn has_room(&self) -> bool {
+        self.ring.len() < SLOTS
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        while let Some(runnable) = self.pop() {
+            drop(runnable);
+        }
+    }
+}
+
+impl Thief {
+    /// Takes the oldest task.
+    pub(crate) fn steal(&self) -> Option<Runnable> {
+        self.ring.take().map(task)
+    }
+
+    /// Takes the oldest task to be run now, and up to half of the others for `home`.
+    pub(crate) fn steal_half(&self, home: &Owner) -> Option<Runnable> {
+        let first = self.steal()?;
+        for _ in 0..(self.ring.len() / 2).min(HAUL) {
+            if !home.has_room() {
+                break;
+            }
+            let Some(next) = self.steal() else { break };
+            if home.push(next).is_err() {
+                unreachable!("there was room, and only this owner fills it");
+            }
+        }
+        Some(first)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ring.len() == 0
+    }
+}
+
+#[cfg(all(test, not(urpc_loom)))]
+mod tests {
+    use super::*;
+
+    fn number(n: usize) -> NonNull<()> {
+        NonNull::new(std::ptr::without_provenance_mut(n)).expect("not 0")
+    }
+
+    #[test]
+    fn tasks_leave_in_the_order_they_came_over_many_laps() {
+        let ring = Ring::new();
+        for n in 1..=10 * SLOTS {
+            assert_eq!(ring.push(number(n)), Ok(1));
+            assert_eq!(ring.take(), Some(number(n)));
+        }
+        assert_eq!(ring.take(), None);
+    }
+
+    #[test]
+    fn a_full_ring_gives_the_task_back_and_takes_one_after_a_theft() {
+        let ring = Ring::new();
+        for n in 1..=SLOTS {
+            assert_eq!(ring.push(number(n)), Ok(n));
+        }
+        assert_eq!(ring.push(number(999)), Err(number(999)));
+        assert_eq!(ring.take(), Some(number(1)));
+        assert_eq!(ring.push(number(999)), Ok(SLOTS));
+    }
+
+    #[test]
+    fn a_theft_takes_the_oldest_and_half_of_the_rest() {
+        let (rich, thief) = queue();
+        let (home, _) = queue();
+        let mut handles = Vec::new();
+        for _ in 0..9 {
+            let (runnable, handle) = async_task::spawn(async {}, |_| {});
+            assert!(rich.push(runnable).is_ok());
+            handles.push(handle);
+        }
+        let first = thief.steal_half(&home).expect("nine are there");
+        first.run();
+        assert!(handles[0].is_finished());
+        assert_eq!(home.ring.len(), 4);
+        assert_eq!(rich.ring.len(), 4);
+    }
+}
+
+#[cfg(all(test, urpc_loom))]
+mod loom_tests {
+    use super::*;
+    use loom::thread;
+
+    fn number(n: usize) -> NonNull<()> {
+        NonNull::new(std::ptr::without_provenance_mut(n)).expect("not 0")
+    }
+
+    fn drain(ring: &Ring, taken: &mut Vec<usize>) {
+        while let Some(item) = ring.take() {
+            taken.push(item.as_ptr().addr());
+        }
+    }
+
+    /// Three tasks through two slots, so that a slot is used again while the thief may be in it.
+    #[test]
+    fn a_task_is_taken_once_by_owner_or_thief() {
+        loom::model(|| {
+            let ring = Arc::new(Ring::new());
+            let thief = thread::spawn({
+                let ring = ring.clone();
+                move || ring.take().map(|item| item.as_ptr().addr())
+            });
+            let mut taken = Vec::new();
+            for n in 1..=3 {
+                if ring.push(number(n)).is_err() {
+                    let oldest = ring.take().or_else(|| ring.take());
+                    taken.extend(oldest.map(|item| item.as_ptr().addr()));
+                    ring.push(number(n)).expect("a place has just become free");
+                }
+            }
+            drain(&ring, &mut taken);
+            assert!(taken.is_sorted(), "the owner saw {taken:?}");
+            taken.extend(thief.join().expect("the thief does not panic"));
+            taken.sort_unstable();
+            assert_eq!(taken, [1, 2, 3]);
+        });
+    }
+}
