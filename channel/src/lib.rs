@@ -1,1 +1,41 @@
-//! Pair-wise shared memory between two processes: the data transfer of urpc.
+//! Pair-wise shared memory between two processes: the data transfer of urpc (Bershad et al. 1991, §3.2).
+//!
+//! Two address spaces that trust one another with nothing but messages share two *outboxes*, each written
+//! by one process and mapped read-only by the other. A [`Channel`] moves whole [`Message`]s through them:
+//! small ones in one cache line, large ones in pieces, neither with a system call. This crate knows nothing
+//! of tasks, processors or sockets; who sleeps and who is woken is decided elsewhere, by what
+//! [`Channel::unread_by_peer`] and [`Channel::peer_blocked`] tell.
+//!
+//! - `layout`: every byte a peer sees.
+//! - `region`: sealed memory, and nearly all `unsafe`. `outbox`: the regions by name.
+//! - `ring`, `arena`: where messages lie. `frame`: what a slot claims, checked.
+//! - `outgoing`, `incoming`: the two ends, each behind a lock that never waits (`end`, R6).
+//! - `window`: how many bytes may be under way. `fate`, `violation`: how a channel ends.
+//! - `channel`: all of it together.
+
+mod arena;
+mod channel;
+mod end;
+mod fate;
+mod frame;
+mod incoming;
+pub mod layout;
+#[cfg(all(test, urpc_loom))]
+mod loom_models;
+mod message;
+mod outbox;
+mod outgoing;
+mod region;
+mod ring;
+mod sync;
+mod violation;
+mod window;
+
+pub use channel::{Channel, Limits, SendError, Why};
+pub use fate::Closed;
+pub use layout::{BadGeometry, Geometry};
+pub use message::{Body, Inline, Kind, Message};
+pub use outbox::{GrantWords, Inbox, Outbox, OwnPage, PeerPage};
+pub use outgoing::Sent;
+pub use region::{Birthmark, RegionError, forked};
+pub use violation::Violation;

@@ -14,34 +14,49 @@ use crate::{Arrival, GrantWords, Landing, Lender, Outcome, Presence, Seat, View,
 #[test]
 fn loom_no_message_is_forgotten_between_rest_and_ring() {
     loom::model(|| {
-        // message, processors, resting, rung
-        let words: Arc<[AtomicU32; 4]> = Arc::new([
-            AtomicU32::new(0),
-            AtomicU32::new(1),
-            AtomicU32::new(0),
-            AtomicU32::new(0),
-        ]);
+        let words = Arc::new(Page::new());
         let sender = {
             let words = words.clone();
             thread::spawn(move || {
-                words[0].store(1, Ordering::Release);
+                words.message.store(1, Ordering::Release);
                 fence(Ordering::SeqCst);
-                if View::read(&words[1], &words[2]).may_sleep() {
-                    words[3].store(1, Ordering::Release);
+                if View::read(&words.presence()).may_sleep() {
+                    words.rung.store(1, Ordering::Release);
                 }
             })
         };
-        let presence = Presence {
-            processors: &words[1],
-            resting: &words[2],
-        };
-        presence.announce_rest();
-        let seen = words[0].load(Ordering::Relaxed) == 1;
+        words.presence().announce_rest();
+        let seen = words.message.load(Ordering::Relaxed) == 1;
         sender.join().unwrap(); // meanwhile this side sleeps, unless it has seen the message
-        presence.retract_rest();
-        let rung = words[3].load(Ordering::Relaxed) == 1;
+        words.presence().retract_rest();
+        let rung = words.rung.load(Ordering::Relaxed) == 1;
         assert!(seen || rung, "it sleeps, with a message, and nobody rang");
     });
+}
+
+/// A presence page, the one message of a ring, and whether its reader was rung.
+struct Page {
+    message: AtomicU32,
+    rung: AtomicU32,
+    presence: [AtomicU32; 3],
+}
+
+impl Page {
+    fn new() -> Self {
+        Self {
+            message: AtomicU32::new(0),
+            rung: AtomicU32::new(0),
+            presence: [AtomicU32::new(1), AtomicU32::new(0), AtomicU32::new(0)],
+        }
+    }
+
+    fn presence(&self) -> Presence<'_> {
+        Presence {
+            processors: &self.presence[0],
+            resting: &self.presence[1],
+            unheld: &self.presence[2],
+        }
+    }
 }
 
 #[test]

@@ -7,13 +7,15 @@
 
 use crate::sync::{AtomicU32, Ordering, fence};
 
-/// The words this process writes about itself.
-#[derive(Debug)]
+/// The words of one page.
+#[derive(Clone, Copy, Debug)]
 pub struct Presence<'a> {
     /// Own processors.
     pub processors: &'a AtomicU32,
-    /// How many of them rest: asleep, lent, or held by nobody.
+    /// How many of them rest: their workers sleep, or have lent them.
     pub resting: &'a AtomicU32,
+    /// How many more are held by no worker at all.
+    pub unheld: &'a AtomicU32,
 }
 
 impl Presence<'_> {
@@ -23,6 +25,14 @@ impl Presence<'_> {
         // Pairs with the fence of a peer before `View::read` (its `must_ring`): either it sees us
         // resting, or our next look at its ring sees its message.
         // Loom: `no_message_is_forgotten_between_rest_and_ring`.
+        fence(Ordering::SeqCst);
+    }
+
+    /// So many processors are held by nobody. The caller looks for work once more afterwards, as with
+    /// [`announce_rest`](Self::announce_rest).
+    pub fn announce_unheld(&self, unheld: u32) {
+        self.unheld.store(unheld, Ordering::Relaxed);
+        // Pairs as in `announce_rest`.
         fence(Ordering::SeqCst);
     }
 
@@ -38,19 +48,20 @@ impl Presence<'_> {
 pub struct View {
     /// The peer's own processors.
     pub processors: u32,
-    /// How many of them rest.
+    /// How many of them rest, or are held by nobody.
     pub resting: u32,
 }
 
 impl View {
-    /// Reads both words. Exact only after a `fence(SeqCst)` that follows the sending.
+    /// Reads the words. Exact only after a `fence(SeqCst)` that follows the sending.
     #[must_use]
-    pub fn read(processors: &AtomicU32, resting: &AtomicU32) -> Self {
+    pub fn read(page: &Presence<'_>) -> Self {
+        let resting = page.resting.load(Ordering::Relaxed);
         let view = Self {
-            processors: processors.load(Ordering::Relaxed),
-            resting: resting.load(Ordering::Relaxed),
+            processors: page.processors.load(Ordering::Relaxed),
+            resting: resting.saturating_add(page.unheld.load(Ordering::Relaxed)),
         };
-        // An Acquire of the two loads; the pages are read-only here, which allows only Relaxed ones.
+        // An Acquire of the loads; the pages are read-only here, which allows only Relaxed ones.
         fence(Ordering::Acquire);
         view
     }
@@ -92,15 +103,16 @@ mod tests {
 
     #[test]
     fn rest_is_announced_and_retracted() {
-        let (processors, resting) = (AtomicU32::new(2), AtomicU32::new(0));
+        let [processors, resting, unheld] = [2, 0, 0].map(AtomicU32::new);
         let own = Presence {
             processors: &processors,
             resting: &resting,
+            unheld: &unheld,
         };
         own.announce_rest();
-        own.announce_rest();
-        assert!(!View::read(&processors, &resting).awake());
+        own.announce_unheld(1);
+        assert!(!View::read(&own).awake());
         own.retract_rest();
-        assert!(View::read(&processors, &resting).awake());
+        assert!(View::read(&own).awake() && View::read(&own).may_sleep());
     }
 }

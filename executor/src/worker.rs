@@ -315,6 +315,14 @@ pub fn on_worker() -> bool {
     Worker::current().is_some_and(|worker| worker.runs_tasks())
 }
 
+/// Has the worker that this thread is look at everything as soon as the current task pauses:
+/// [`Idle::scan`](crate::Idle::scan) is called then, as a busy one. Nothing happens on other threads.
+pub fn look_around_next() {
+    if let Some(worker) = Worker::current() {
+        worker.since_scan.set(TASKS_PER_SCAN);
+    }
+}
+
 /// A thread's being a worker, from [`take`](Seat::take) to drop; the processor goes back then.
 pub(crate) struct Seat {
     /// `None` only in `drop`.

@@ -1,0 +1,288 @@
+//! From claim to checked: what a slot says, once it has been copied out.
+//!
+//! [`Frame::parse`] looks at private memory only. Whoever holds a [`Frame`] need not check again what can
+//! be checked without knowing what came before; the rest is `incoming`'s.
+
+use crate::layout::{INLINE, LINE, PIECE};
+use crate::message::{Body, Inline, Kind, Message};
+use crate::ring::Slot;
+use crate::violation::Violation;
+
+/// The upper bits of the kind byte: which part of a message the slot is.
+const PART: u8 = 0xc0;
+const WHOLE: u8 = 0x00;
+const FIRST: u8 = 0x80;
+const MORE: u8 = 0x40;
+const ABORT: u8 = 0xc0;
+
+fn code(kind: Kind) -> u8 {
+    match kind {
+        Kind::Call => 1,
+        Kind::Reply => 2,
+        Kind::Failed => 3,
+        Kind::Cancel => 4,
+        Kind::Goodbye => 5,
+        Kind::Aborted => ABORT | 1,
+    }
+}
+
+/// A message without its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) kind: Kind,
+    pub(crate) id: u32,
+    pub(crate) procedure: u16,
+    pub(crate) deadline_ms: u32,
+}
+
+/// Some bytes of a large message, and where they lie in the arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) head: Head,
+    /// Bytes of the whole message.
+    pub(crate) total: u32,
+    /// Of the first byte of this piece in the message; 0 means that it is the first piece.
+    pub(crate) position: u32,
+    pub(crate) offset: u32,
+    pub(crate) len: u32,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Frame {
+    Whole(Message),
+    Piece(Piece),
+    /// The sender of call `id` took back what it had not sent.
+    Abort {
+        id: u32,
+    },
+}
+
+#[inline(always)]
+fn head_words(head: &Head, part: u8, len: u8) -> (u32, u64) {
+    let tag =
+        u32::from(code(head.kind) | part) | u32::from(len) << 8 | u32::from(head.procedure) << 16;
+    (tag, u64::from(head.id) | u64::from(head.deadline_ms) << 32)
+}
+
+/// The slot of a message that carries its bytes itself.
+#[inline(always)]
+pub(crate) fn whole(head: &Head, body: &Inline) -> Slot {
+    let (tag, word) = head_words(head, WHOLE, body.as_bytes().len() as u8);
+    let [a, b, c, d, e, f] = body.words();
+    Slot {
+        tag,
+        words: [word, a, b, c, d, e, f],
+    }
+}
+
+/// The slot of a piece.
+pub(crate) fn piece(piece: &Piece) -> Slot {
+    let part = if piece.position == 0 { FIRST } else { MORE };
+    let (tag, word) = head_words(&piece.head, part, 0);
+    let place = u64::from(piece.offset) | u64::from(piece.len) << 32;
+    let share = u64::from(piece.total) | u64::from(piece.position) << 32;
+    Slot {
+        tag,
+        words: [word, place, share, 0, 0, 0, 0],
+    }
+}
+
+/// The slot that takes call `id` back.
+pub(crate) fn abort(id: u32) -> Slot {
+    let head = Head {
+        kind: Kind::Call,
+        id,
+        procedure: 0,
+        deadline_ms: 0,
+    };
+    let (tag, word) = head_words(&head, ABORT, 0);
+    Slot {
+        tag,
+        words: [word, 0, 0, 0, 0, 0, 0],
+    }
+}
+
+impl Frame {
+    /// What `slot` says, if a peer that keeps the rules can say it.
+    #[inline]
+    pub(crate) fn parse(slot: &Slot, arena: u32, max_payload: u32) -> Result<Frame, Violation> {
+        let [code, len, ..] = slot.tag.to_le_bytes();
+        let part = code & PART;
+        let kind = match code & !PART {
+            1 => Kind::Call,
+            2 if part != ABORT => Kind::Reply,
+            3 if part != ABORT => Kind::Failed,
+            4 if part == WHOLE => Kind::Cancel,
+            5 if part == WHOLE => Kind::Goodbye,
+            _ => return Err(Violation::UnknownKind(code)),
+        };
+        let [word, payload @ ..] = slot.words;
+        let (id, deadline_ms) = halves(word);
+        let head = Head {
+            kind,
+            id,
+            procedure: (slot.tag >> 16) as u16,
+            deadline_ms,
+        };
+        if part == WHOLE {
+            if usize::from(len) > INLINE {
+                return Err(Violation::Length(len));
+            }
+            return Ok(Frame::Whole(
+                head.with(Body::Inline(Inline::from_words(&payload, len))),
+            ));
+        }
+        if len != 0 {
+            return Err(Violation::Length(len));
+        }
+        if part == ABORT {
+            return Ok(Frame::Abort { id });
+        }
+        let ((offset, len), (total, position)) = (halves(payload[0]), halves(payload[1]));
+        if total as usize <= INLINE || total > max_payload {
+            return Err(Violation::Total {
+                total,
+                max: max_payload,
+            });
+        }
+        let fits = offset.checked_add(len).is_some_and(|end| end <= arena);
+        if len == 0 || len > PIECE || !offset.is_multiple_of(LINE as u32) || !fits {
+            return Err(Violation::Outside { offset, len, arena });
+        }
+        // The position says as well whether a piece is a first one; both must say the same.
+        let first = part == FIRST;
+        if (position == 0) != first || position.checked_add(len).is_none_or(|end| end > total) {
+            let (expected, expected_total) = (if first { 0 } else { total - 1 }, total);
+            return Err(Violation::Position {
+                id,
+                position,
+                total,
+                expected,
+                expected_total,
+            });
+        }
+        Ok(Frame::Piece(Piece {
+            head,
+            total,
+            position,
+            offset,
+            len,
+        }))
+    }
+}
+
+impl Head {
+    #[inline(always)]
+    pub(crate) fn with(self, body: Body) -> Message {
+        let Head {
+            kind,
+            id,
+            procedure,
+            deadline_ms,
+        } = self;
+        Message {
+            kind,
+            id,
+            procedure,
+            deadline_ms,
+            body,
+        }
+    }
+}
+
+impl Message {
+    #[inline(always)]
+    pub(crate) fn head(&self) -> Head {
+        let &Message {
+            kind,
+            id,
+            procedure,
+            deadline_ms,
+            ..
+        } = self;
+        Head {
+            kind,
+            id,
+            procedure,
+            deadline_ms,
+        }
+    }
+}
+
+#[inline(always)]
+fn halves(word: u64) -> (u32, u32) {
+    (word as u32, (word >> 32) as u32)
+}
+
+#[cfg(all(test, not(urpc_loom)))]
+mod tests {
+    use super::*;
+
+    const HEAD: Head = Head {
+        kind: Kind::Reply,
+        id: 0xdead_beef,
+        procedure: 0xabcd,
+        deadline_ms: 77,
+    };
+
+    fn parse(slot: Slot) -> Result<Frame, Violation> {
+        Frame::parse(&slot, 65536, 1 << 22)
+    }
+
+    #[test]
+    fn what_is_encoded_is_what_is_parsed() {
+        let bytes: Vec<u8> = (1..=48).collect();
+        for len in 0..=48 {
+            let body = Inline::new(&bytes[..len]).expect("short");
+            let message = HEAD.with(Body::Inline(body));
+            assert_eq!(parse(whole(&HEAD, &body)), Ok(Frame::Whole(message)));
+        }
+        for position in [0, 49] {
+            let part = Piece {
+                head: HEAD,
+                total: 50,
+                position,
+                offset: 65472,
+                len: 1,
+            };
+            assert_eq!(parse(piece(&part)), Ok(Frame::Piece(part)));
+        }
+        assert_eq!(parse(abort(9)), Ok(Frame::Abort { id: 9 }));
+    }
+
+    #[test]
+    fn no_slot_whatsoever_makes_parse_panic_and_what_it_accepts_is_in_bounds() {
+        let mut random = 0x2545_f491_4f6c_dd1d_u64;
+        let mut next = move || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random
+        };
+        let mut pieces = 0;
+        for _ in 0..200_000 {
+            // Numbers near the limits, in all bit patterns of the kind.
+            let near = |r: u64| ((r >> 40) % 70_000) & if r & 8 == 0 { !63 } else { !0 };
+            let mut slot = Slot {
+                tag: next() as u32 & 0xffff_00ff,
+                words: [0; 7],
+            };
+            slot.tag |= if next() % 4 == 0 {
+                next() as u32 & 0xff00
+            } else {
+                0
+            };
+            slot.tag &= if next() % 2 == 0 { !0x3c } else { !0 }; // kinds that exist, half of the time
+            slot.words = std::array::from_fn(|_| near(next()) | near(next()) << 32);
+            if let Ok(Frame::Piece(p)) = parse(slot) {
+                assert!(u64::from(p.offset) + u64::from(p.len) <= 65536 && p.len > 0);
+                assert!(p.position + p.len <= p.total && p.total <= 1 << 22);
+                pieces += 1;
+            }
+        }
+        assert!(
+            pieces > 100,
+            "{pieces} accepted pieces are too few to mean anything"
+        );
+    }
+}

@@ -1,0 +1,203 @@
+//! The receiving end: from the peer's ring to whole messages, each word looked at once.
+//!
+//! What a peer can make us hold is bounded: bytes by the window, half-sent messages by twice the calls. A
+//! peer that goes beyond, or contradicts itself, is a [`Violation`]; then its ring is not read again.
+
+use std::collections::HashMap;
+
+use crate::channel::Limits;
+use crate::end::End;
+use crate::frame::{Frame, Head, Piece};
+use crate::layout::{FREED_AT, Geometry};
+use crate::message::{Body, Kind, Message};
+use crate::ring::{Consumer, Words, is_published};
+use crate::sync::{AtomicU64, Ordering};
+use crate::violation::Violation;
+
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    /// Where the holder will look next; for those who only ask whether there is something.
+    next: AtomicU64,
+    geometry: Geometry,
+    limits: Limits,
+    end: End<Receiver>,
+}
+
+#[derive(Debug)]
+struct Receiver {
+    consumer: Consumer,
+    /// A call and a reply may have the same id: each side numbers its own calls.
+    partials: HashMap<(Kind, u32), Partial>,
+    /// Bytes of large messages that the peer has announced, ever.
+    declared: u64,
+}
+
+#[derive(Debug)]
+struct Partial {
+    head: Head,
+    total: u32,
+    bytes: Vec<u8>,
+}
+
+impl Incoming {
+    /// `geometry` is the peer's.
+    pub(crate) fn new(geometry: Geometry, limits: Limits) -> Incoming {
+        let consumer = Consumer::new(geometry.slots);
+        let end = End::new(Receiver {
+            consumer,
+            partials: HashMap::new(),
+            declared: 0,
+        });
+        Incoming {
+            next: AtomicU64::new(0),
+            geometry,
+            limits,
+            end,
+        }
+    }
+
+    /// One relaxed look at the next slot. Another thread's `receive` in progress can make it say yes for a slot
+    /// that is just being taken.
+    #[inline(always)]
+    pub(crate) fn has_more(&self, peer: &impl Words) -> bool {
+        is_published(peer, self.next.load(Ordering::Relaxed), self.geometry.slots)
+    }
+
+    /// Takes up to `max` whole messages; 0 if another thread has the end. The slots are told free at the end.
+    #[inline]
+    pub(crate) fn receive(
+        &self,
+        own: &impl Words,
+        peer: &impl Words,
+        max: usize,
+        mut sink: impl FnMut(Message),
+    ) -> Result<usize, Violation> {
+        let Some(mut receiver) = self.end.try_take() else {
+            return Ok(0);
+        };
+        let receiver = &mut *receiver;
+        let mut count = 0;
+        let mut result = Ok(());
+        // Not more than one lap of slots, so that pieces cannot keep us here.
+        let stop = receiver.consumer.next() + u64::from(self.geometry.slots);
+        while count < max && receiver.consumer.next() < stop {
+            let Some(slot) = receiver.consumer.take(peer) else {
+                break;
+            };
+            let frame = Frame::parse(&slot, self.geometry.arena, self.limits.max_payload);
+            let message = match frame {
+                Ok(Frame::Whole(message)) => Ok(Some(message)),
+                Ok(Frame::Piece(piece)) => self.add(receiver, own, peer, piece),
+                Ok(Frame::Abort { id }) => Ok(Some(receiver.abort(id, own))),
+                Err(violation) => Err(violation),
+            };
+            match message {
+                Ok(Some(message)) => {
+                    count += 1;
+                    sink(message);
+                }
+                Ok(None) => {}
+                Err(violation) => {
+                    result = Err(violation);
+                    break;
+                }
+            }
+        }
+        receiver.consumer.tell(own);
+        self.next.store(receiver.consumer.next(), Ordering::Relaxed);
+        result.map(|()| count)
+    }
+
+    /// Adds a piece to its message, and returns that if it is whole now.
+    #[cold]
+    fn add(
+        &self,
+        receiver: &mut Receiver,
+        own: &impl Words,
+        peer: &impl Words,
+        piece: Piece,
+    ) -> Result<Option<Message>, Violation> {
+        let Piece {
+            head,
+            total,
+            position,
+            offset,
+            len,
+        } = piece;
+        let key = (head.kind, head.id);
+        if position == 0 {
+            self.begin(receiver, own, head, total)?;
+        }
+        let Some(partial) = receiver.partials.get_mut(&key) else {
+            return Err(Violation::Orphan(head.id));
+        };
+        let (expected, expected_total) = (partial.bytes.len() as u32, partial.total);
+        if (position, total) != (expected, expected_total) {
+            return Err(Violation::Position {
+                id: head.id,
+                position,
+                total,
+                expected,
+                expected_total,
+            });
+        }
+        peer.copy_out(
+            self.geometry.arena_at() + offset as usize,
+            len as usize,
+            &mut partial.bytes,
+        );
+        if (partial.bytes.len() as u32) < total {
+            return Ok(None);
+        }
+        let whole = receiver.partials.remove(&key);
+        Ok(whole.map(|Partial { head, bytes, .. }| head.with(Body::Heap(bytes))))
+    }
+
+    fn begin(
+        &self,
+        receiver: &mut Receiver,
+        own: &impl Words,
+        head: Head,
+        total: u32,
+    ) -> Result<(), Violation> {
+        if receiver.partials.contains_key(&(head.kind, head.id)) {
+            return Err(Violation::Repeated(head.id));
+        }
+        if receiver.partials.len() >= 2 * self.limits.calls as usize {
+            return Err(Violation::Partials(receiver.partials.len()));
+        }
+        // `FREED_AT` is our own word: the peer cannot have changed it, and has seen at most what we see.
+        let held = receiver.declared.saturating_sub(own.load(FREED_AT));
+        let window = self.limits.window;
+        if held + u64::from(total) > window {
+            return Err(Violation::Window {
+                total,
+                held,
+                window,
+            });
+        }
+        receiver.declared += u64::from(total);
+        let bytes = Vec::with_capacity(total as usize);
+        receiver
+            .partials
+            .insert((head.kind, head.id), Partial { head, total, bytes });
+        Ok(())
+    }
+}
+
+impl Receiver {
+    /// Drops what has come of call `id`. There may be nothing: then it was withdrawn before its first piece.
+    #[cold]
+    fn abort(&mut self, id: u32, own: &impl Words) -> Message {
+        if let Some(partial) = self.partials.remove(&(Kind::Call, id)) {
+            own.add(FREED_AT, partial.total.into());
+        }
+        Head {
+            kind: Kind::Aborted,
+            id,
+            procedure: 0,
+            deadline_ms: 0,
+        }
+        .with(Body::EMPTY)
+    }
+}

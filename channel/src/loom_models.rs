@@ -1,0 +1,333 @@
+//! The protocols of a channel under loom: the real ends, on a ring of two slots in loom's memory.
+//!
+//! Run them with `RUSTFLAGS="--cfg urpc_loom" cargo test --release -p urpc-channel --lib loom`. A peer that
+//! breaks the rules is no part of these models; large payload neither. Two things loom cannot show: it runs
+//! loads in order, so it does not need the Release of `consumed`, which keeps copies out of a slot before
+//! it; and it has fences in place of SeqCst accesses, so it does not need `End::pass`.
+
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering::*, fence};
+use loom::thread;
+
+use crate::channel::Limits;
+use crate::fate::Fate;
+use crate::frame::{self, Frame, Head};
+use crate::incoming::Incoming;
+use crate::layout::*;
+use crate::message::{Body, Inline, Kind, Message};
+use crate::outgoing::{Item, Outgoing, Sent, Wire};
+use crate::ring::{Consumer, Producer, Words};
+use crate::window::Window;
+
+const SLOTS: u32 = 2;
+const GEOMETRY: Geometry = Geometry {
+    slots: SLOTS,
+    arena: 4096,
+};
+
+/// One outbox: the words that small messages need.
+struct Memory {
+    consumed: AtomicU64,
+    slots: Vec<AtomicU64>,
+}
+
+impl Memory {
+    fn new(slots: u32) -> Memory {
+        let slots = (0..slots * 8).map(|_| AtomicU64::new(0)).collect();
+        Memory {
+            consumed: AtomicU64::new(0),
+            slots,
+        }
+    }
+
+    fn word(&self, at: usize) -> &AtomicU64 {
+        if at == CONSUMED_AT {
+            &self.consumed
+        } else {
+            &self.slots[(at - RING_AT) / 8]
+        }
+    }
+}
+
+impl Words for Memory {
+    fn load(&self, at: usize) -> u64 {
+        self.word(at).load(Relaxed)
+    }
+    fn store(&self, at: usize, word: u64) {
+        self.word(at).store(word, Relaxed);
+    }
+    fn publish(&self, at: usize, word: u64) {
+        self.word(at).store(word, Release);
+    }
+    fn add(&self, at: usize, amount: u64) {
+        self.word(at).fetch_add(amount, Release);
+    }
+    fn slot(&self, at: usize) -> [u64; 7] {
+        // Two of the seven words are enough to see a torn slot, and keep the models small.
+        [self.load(at + 8), self.load(at + 16), 0, 0, 0, 0, 0]
+    }
+    fn store_slot(&self, at: usize, words: &[u64; 7]) {
+        self.store(at + 8, words[0]);
+        self.store(at + 16, words[1]);
+    }
+    fn copy_in(&self, _: usize, _: &[u8]) {
+        panic!("no large payload in these models");
+    }
+    fn copy_out(&self, _: usize, _: usize, _: &mut Vec<u8>) {
+        panic!("no large payload in these models");
+    }
+    fn prefetch(&self, _: usize, _: bool) {}
+}
+
+fn message(id: u32) -> Message {
+    let body = Body::Inline(Inline::new(&u64::from(id).to_ne_bytes()).expect("short"));
+    Head {
+        kind: Kind::Call,
+        id,
+        procedure: 0,
+        deadline_ms: 0,
+    }
+    .with(body)
+}
+
+fn publish(producer: &mut Producer, own: &Memory, id: u32) {
+    let message = message(id);
+    let Body::Inline(body) = &message.body else {
+        unreachable!("it is short")
+    };
+    producer.publish(own, &frame::whole(&message.head(), body));
+}
+
+fn take(consumer: &mut Consumer, peer: &Memory) -> Option<u32> {
+    let slot = consumer.take(peer)?;
+    let frame = Frame::parse(&slot, GEOMETRY.arena, 4096).expect("an honest peer");
+    let Frame::Whole(got) = frame else {
+        panic!("{frame:?} is not whole")
+    };
+    assert_eq!(got, message(got.id), "the slot is torn");
+    Some(got.id)
+}
+
+#[test]
+fn a_slot_is_published_whole() {
+    loom::model(|| {
+        let memory = Arc::new(Memory::new(SLOTS));
+        let producer = thread::spawn({
+            let memory = memory.clone();
+            move || publish(&mut Producer::new(SLOTS), &memory, 7)
+        });
+        let mut consumer = Consumer::new(SLOTS);
+        assert!(matches!(take(&mut consumer, &memory), None | Some(7)));
+        producer.join().expect("no panic");
+        if consumer.next() == 0 {
+            assert_eq!(take(&mut consumer, &memory), Some(7));
+        }
+        assert_eq!(take(&mut consumer, &memory), None);
+    });
+}
+
+#[test]
+fn a_ring_wraps_without_losing_or_repeating() {
+    loom::model(|| {
+        let (ring, back) = (Arc::new(Memory::new(SLOTS)), Arc::new(Memory::new(SLOTS)));
+        let producer = thread::spawn({
+            let (ring, back) = (ring.clone(), back.clone());
+            move || {
+                let mut producer = Producer::new(SLOTS);
+                for id in 1..=3 {
+                    while !producer.has_room() {
+                        producer.refresh(&*back).expect("an honest peer");
+                        thread::yield_now();
+                    }
+                    publish(&mut producer, &ring, id);
+                }
+            }
+        });
+        let mut consumer = Consumer::new(SLOTS);
+        for id in 1..=3 {
+            let got = loop {
+                match take(&mut consumer, &ring) {
+                    Some(id) => break id,
+                    None => thread::yield_now(),
+                }
+            };
+            assert_eq!(got, id);
+            consumer.tell(&*back);
+        }
+        producer.join().expect("no panic");
+        assert_eq!(take(&mut consumer, &ring), None);
+    });
+}
+
+/// One process's sending end, with the memory it needs.
+struct Process {
+    own: Memory,
+    peer: Memory,
+    outgoing: Outgoing,
+    window: Window,
+    fate: Fate,
+}
+
+impl Process {
+    fn new(slots: u32) -> Process {
+        let (own, peer) = (Memory::new(slots), Memory::new(slots));
+        Process {
+            own,
+            peer,
+            outgoing: Outgoing::new(Geometry { slots, ..GEOMETRY }),
+            window: Window::new(4096),
+            fate: Fate::new(),
+        }
+    }
+
+    fn wire(&self) -> Wire<'_, Memory, Memory> {
+        Wire {
+            own: &self.own,
+            peer: &self.peer,
+            window: &self.window,
+            fate: &self.fate,
+        }
+    }
+
+    fn send(&self, id: u32) -> Result<Sent, Item> {
+        self.outgoing.send(&self.wire(), message(id))
+    }
+
+    /// What every thread does before it rests.
+    fn rest(&self) {
+        fence(SeqCst);
+        assert!(
+            self.outgoing.flush(&self.wire()),
+            "the ring has room for all"
+        );
+    }
+
+    /// Ids in the ring, in order.
+    fn published(&self) -> Vec<u32> {
+        let mut consumer = Consumer::new(self.own.slots.len() as u32 / 8);
+        std::iter::from_fn(|| take(&mut consumer, &self.own)).collect()
+    }
+}
+
+/// Two threads send, one of them `more` times; then every thread that held the end rests.
+fn hand_over(more: u32) {
+    loom::model(move || {
+        let process = Arc::new(Process::new(4));
+        let other = thread::spawn({
+            let process = process.clone();
+            move || {
+                let sent = (1..=more).map(|id| process.send(id).expect("open"));
+                if sent.filter(|sent| *sent == Sent::Published).count() > 0 {
+                    process.rest();
+                }
+            }
+        });
+        let _ = process.send(9).expect("open");
+        process.rest();
+        other.join().expect("no panic");
+        assert!(
+            !process.outgoing.is_staged(),
+            "all rest, and nobody will look again"
+        );
+        let mut ids = process.published();
+        assert!(ids.iter().filter(|id| **id < 9).is_sorted(), "{ids:?}");
+        ids.sort_unstable();
+        assert_eq!(ids, (1..=more).chain([9]).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_message_handed_over_is_never_lost() {
+    hand_over(1);
+}
+
+/// The second finds the end taken by the flush that the first one needed.
+#[test]
+fn a_second_hand_over_is_not_lost() {
+    hand_over(2);
+}
+
+#[test]
+fn a_close_is_seen_or_the_message_is() {
+    loom::model(|| {
+        let process = Arc::new(Process::new(SLOTS));
+        // Stands for the entry of a call in the table of those to be failed by whoever closes.
+        let entered = Arc::new(AtomicBool::new(false));
+        let caller = thread::spawn({
+            let (process, entered) = (process.clone(), entered.clone());
+            move || {
+                entered.store(true, Relaxed);
+                process.send(1).is_ok()
+            }
+        });
+        // Another sender makes the end taken at times, so that the hand-over is closed as well.
+        let _ = process.send(2);
+        process.outgoing.close(&process.fate);
+        let seen = entered.load(Relaxed);
+        let sent = caller.join().expect("no panic");
+        assert!(
+            seen || !sent,
+            "sent to nobody: the closer has not seen the call, nor the caller the close"
+        );
+    });
+}
+
+#[test]
+fn two_receivers_take_each_message_once() {
+    loom::model(|| {
+        let (ring, back) = (Arc::new(Memory::new(SLOTS)), Arc::new(Memory::new(SLOTS)));
+        let mut producer = Producer::new(SLOTS);
+        publish(&mut producer, &ring, 1);
+        publish(&mut producer, &ring, 2);
+        let limits = Limits {
+            calls: 2,
+            window: 4096,
+            max_payload: 4096,
+        };
+        let incoming = Arc::new(Incoming::new(GEOMETRY, limits));
+        let receive = |incoming: &Incoming, back: &Memory, ring: &Memory| {
+            let mut ids = Vec::new();
+            incoming
+                .receive(back, ring, 2, |got| ids.push(got.id))
+                .expect("an honest peer");
+            ids
+        };
+        let other = thread::spawn({
+            let (incoming, ring, back) = (incoming.clone(), ring.clone(), back.clone());
+            move || receive(&incoming, &back, &ring)
+        });
+        let mut ids = receive(&incoming, &back, &ring);
+        ids.extend(other.join().expect("no panic"));
+        assert_eq!(ids, [1, 2]);
+        assert_eq!(back.load(CONSUMED_AT), 2);
+    });
+}
+
+/// Mutual announcement of `blocked` and `consumed`, as `Channel` has them, around the real ring.
+#[test]
+fn a_blocked_sender_sees_room_or_is_seen() {
+    loom::model(|| {
+        let (ring, back) = (Arc::new(Memory::new(SLOTS)), Arc::new(Memory::new(SLOTS)));
+        let blocked = Arc::new(AtomicU64::new(0));
+        let mut producer = Producer::new(SLOTS);
+        publish(&mut producer, &ring, 1);
+        publish(&mut producer, &ring, 2);
+        let sender = thread::spawn({
+            let (back, blocked) = (back.clone(), blocked.clone());
+            move || {
+                blocked.store(1 + back.load(CONSUMED_AT), Release);
+                fence(SeqCst);
+                producer.refresh(&*back).expect("an honest peer");
+                producer.has_room()
+            }
+        });
+        let mut consumer = Consumer::new(SLOTS);
+        assert_eq!(take(&mut consumer, &ring), Some(1));
+        consumer.tell(&*back);
+        fence(SeqCst);
+        let seen = blocked.load(Relaxed);
+        let rung = seen != 0 && consumer.next() + 1 > seen;
+        let room = sender.join().expect("no panic");
+        assert!(room || rung, "the sender rests for ever: blocked {seen}");
+    });
+}

@@ -1,0 +1,405 @@
+//! The sending end: from any thread of this process into the ring, in order, without ever waiting.
+//!
+//! A message goes straight into the ring if the end is free and nothing small is staged before it. Else it
+//! is *staged*: behind the end's lock, or, when another thread holds the end, in the hand-over queue, which
+//! whoever holds the end next empties. Small messages go before pieces of large ones, and large ones take
+//! turns by pieces, so neither holds up the other; messages of the same size class of one thread keep their
+//! order, and nothing about a call overtakes the call.
+//!
+//! **No hand-over is lost**, although letting go of the end has no fence. The rule: whoever has held the
+//! end, in a send or a flush, calls `fence(SeqCst)` and then [`Outgoing::flush`] before it rests.
+//! - The one that hands over: push, `fence(SeqCst)`, try to take the end once more.
+//! - The holder: let go, …, `fence(SeqCst)`, look at the queue (in `flush`, which ends with the same two
+//!   steps whenever it held the end itself).
+//!
+//! Of the two fences one is first. If the holder's, the other thread finds the end free and does the work. If
+//! the other's, the holder sees the message. A thread that handed over and did not get the end owes
+//! nothing. Loom checks this as `a_message_handed_over_is_never_lost` and `a_second_hand_over_is_not_lost`.
+//!
+//! **No call is lost by closing**: see [`Outgoing::close`], and `a_close_is_seen_or_the_message_is`.
+
+use std::collections::VecDeque;
+
+use crate::arena::Arena;
+use crate::end::{End, Held};
+use crate::fate::Fate;
+use crate::frame::{self, Head, Piece};
+use crate::layout::Geometry;
+use crate::message::{Body, Inline, Kind, Message};
+use crate::ring::{Producer, Words};
+use crate::sync::{AtomicBool, AtomicU64, HandOver, Ordering, fence};
+use crate::violation::Violation;
+use crate::window::Window;
+
+/// What sending touches besides its own end.
+pub(crate) struct Wire<'a, O, I> {
+    pub(crate) own: &'a O,
+    pub(crate) peer: &'a I,
+    pub(crate) window: &'a Window,
+    pub(crate) fate: &'a Fate,
+}
+
+/// What became of a message that was taken. A staged one needs a `flush` later, by whichever thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It is in the ring, and so is all that was staged before it.
+    Published,
+    /// It waits in private memory: the ring is full, or another thread has the end, or large messages
+    /// are under way.
+    Staged,
+}
+
+#[derive(Debug)]
+pub(crate) enum Item {
+    Message(Message),
+    /// The caller of `id` is gone.
+    Withdraw(u32),
+}
+
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    handed: HandOver<Item>,
+    end: End<Sender>,
+    /// Whether something is staged behind the lock. Written by the holder.
+    waiting: AtomicBool,
+    /// Slots published. Written by the holder, for those who ask whether the peer has read them.
+    published: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Sender {
+    producer: Producer,
+    arena: Arena,
+    arena_at: usize,
+    piece: u32,
+    /// Keeps its buffer, so that staging allocates nothing once warm.
+    small: VecDeque<Item>,
+    large: VecDeque<Large>,
+    goodbye: Option<Message>,
+}
+
+#[derive(Debug)]
+struct Large {
+    head: Head,
+    bytes: Vec<u8>,
+    sent: u32,
+}
+
+impl Outgoing {
+    pub(crate) fn new(geometry: Geometry) -> Outgoing {
+        let end = End::new(Sender {
+            producer: Producer::new(geometry.slots),
+            arena: Arena::new(geometry.arena),
+            arena_at: geometry.arena_at(),
+            piece: geometry.piece(),
+            small: VecDeque::new(),
+            large: VecDeque::new(),
+            goodbye: None,
+        });
+        let (waiting, published) = (AtomicBool::new(false), AtomicU64::new(0));
+        Outgoing {
+            handed: HandOver::new(),
+            end,
+            waiting,
+            published,
+        }
+    }
+
+    /// Sends, or stages if it cannot be sent now. Gives the message back if the channel is closed.
+    #[inline]
+    pub(crate) fn send(
+        &self,
+        wire: &Wire<'_, impl Words, impl Words>,
+        message: Message,
+    ) -> Result<Sent, Item> {
+        let Some(mut sender) = self.end.try_take() else {
+            return self.hand_over(wire, Item::Message(message));
+        };
+        if wire.fate.is_closed() {
+            return Err(Item::Message(message));
+        }
+        if let (Body::Inline(body), Kind::Call | Kind::Reply | Kind::Failed) =
+            (&message.body, message.kind)
+            && sender.small.is_empty()
+            && self.handed.is_empty()
+            && sender.producer.has_room()
+        {
+            sender
+                .producer
+                .publish(wire.own, &frame::whole(&message.head(), body));
+            self.published
+                .store(sender.producer.next(), Ordering::Relaxed);
+            return Ok(Sent::Published);
+        }
+        Ok(self.work(sender, wire, Some(Item::Message(message))))
+    }
+
+    /// Takes an item for a later flush, or for now if `at_once`.
+    pub(crate) fn submit(
+        &self,
+        wire: &Wire<'_, impl Words, impl Words>,
+        item: Item,
+        at_once: bool,
+    ) -> Result<Sent, Item> {
+        let Some(mut sender) = self.end.try_take() else {
+            return self.hand_over(wire, item);
+        };
+        if wire.fate.is_closed() {
+            return Err(item);
+        }
+        if at_once {
+            return Ok(self.work(sender, wire, Some(item)));
+        }
+        sender.take_over(&self.handed);
+        sender.stage(item);
+        self.waiting.store(true, Ordering::Relaxed);
+        Ok(Sent::Staged)
+    }
+
+    #[cold]
+    fn hand_over(&self, wire: &Wire<'_, impl Words, impl Words>, item: Item) -> Result<Sent, Item> {
+        // Pairs with the fence in `close`: either we see the channel closed, or the closer sees what we did
+        // before sending.
+        fence(Ordering::SeqCst);
+        if wire.fate.is_closed() {
+            return Err(item);
+        }
+        self.handed.push(item);
+        // Pairs with the fence of the holder: its caller's before `flush`, or the one in `flush`.
+        fence(Ordering::SeqCst);
+        match self.end.try_take() {
+            Some(sender) => Ok(self.work(sender, wire, None)),
+            None => Ok(Sent::Staged),
+        }
+    }
+
+    /// Stages `item` behind all that was staged before, and publishes what there is room for.
+    fn work(
+        &self,
+        mut sender: Held<'_, Sender>,
+        wire: &Wire<'_, impl Words, impl Words>,
+        item: Option<Item>,
+    ) -> Sent {
+        sender.take_over(&self.handed);
+        if let Some(item) = item {
+            sender.stage(item);
+        }
+        let emptied = if wire.fate.is_closed() {
+            Err(())
+        } else {
+            sender
+                .pump(wire, &self.handed)
+                .map_err(|violation| wire.fate.condemn(violation))
+        };
+        let emptied = emptied.unwrap_or_else(|()| {
+            sender.small.clear();
+            sender.large.clear();
+            sender.goodbye = None;
+            true
+        });
+        self.published
+            .store(sender.producer.next(), Ordering::Relaxed);
+        self.waiting.store(!emptied, Ordering::Relaxed);
+        if emptied {
+            Sent::Published
+        } else {
+            Sent::Staged
+        }
+    }
+
+    /// Publishes what is staged, as far as there is room. False if some of it must wait for the peer.
+    pub(crate) fn flush(&self, wire: &Wire<'_, impl Words, impl Words>) -> bool {
+        while self.is_staged() {
+            let Some(sender) = self.end.try_take() else {
+                return true; // whoever holds it flushes before it rests
+            };
+            let sent = self.work(sender, wire, None);
+            // Pairs with the second fence in `hand_over`.
+            fence(Ordering::SeqCst);
+            if self.handed.is_empty() {
+                return sent == Sent::Published;
+            }
+        }
+        true
+    }
+
+    /// Whether anything waits to be flushed.
+    pub(crate) fn is_staged(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) || !self.handed.is_empty()
+    }
+
+    /// Slots published, ever.
+    pub(crate) fn published(&self) -> u64 {
+        self.published.load(Ordering::Relaxed)
+    }
+
+    /// Closes. After it, every `send` of this process either returned `Closed`, or what its thread did before
+    /// it is visible to the closer.
+    pub(crate) fn close(&self, fate: &Fate) {
+        fate.close();
+        // Pairs with the SeqCst exchange and load of a sender that found the end free.
+        self.end.pass();
+        // Pairs with the first fence in `hand_over`, of a sender that did not.
+        fence(Ordering::SeqCst);
+    }
+}
+
+impl Sender {
+    fn take_over(&mut self, handed: &HandOver<Item>) {
+        while !handed.is_empty() {
+            match handed.pop() {
+                Some(item) => self.stage(item),
+                None => return, // half pushed: its thread looks after it
+            }
+        }
+    }
+
+    fn stage(&mut self, item: Item) {
+        match item {
+            Item::Message(message) if message.kind == Kind::Goodbye => self.goodbye = Some(message),
+            Item::Message(Message {
+                kind,
+                id,
+                procedure,
+                deadline_ms,
+                body: Body::Heap(bytes),
+            }) => {
+                let head = Head {
+                    kind,
+                    id,
+                    procedure,
+                    deadline_ms,
+                };
+                self.large.push_back(Large {
+                    head,
+                    bytes,
+                    sent: 0,
+                });
+            }
+            item => self.small.push_back(item),
+        }
+    }
+
+    /// Whether there is a free slot, looking at the peer's index if need be.
+    fn has_room(&mut self, peer: &impl Words) -> Result<bool, Violation> {
+        if !self.producer.has_room() {
+            self.refresh(peer)?;
+        }
+        Ok(self.producer.has_room())
+    }
+
+    fn refresh(&mut self, peer: &impl Words) -> Result<(), Violation> {
+        self.producer.refresh(peer)?;
+        self.arena.free(self.producer.consumed());
+        Ok(())
+    }
+
+    /// Publishes what there is room for: small ones first, then one piece of each large one in turn.
+    /// True if nothing remains.
+    fn pump(
+        &mut self,
+        wire: &Wire<'_, impl Words, impl Words>,
+        handed: &HandOver<Item>,
+    ) -> Result<bool, Violation> {
+        loop {
+            while !self.small.is_empty() {
+                if !self.has_room(wire.peer)? {
+                    return Ok(false);
+                }
+                let slot = match self.small.pop_front() {
+                    Some(Item::Message(message)) => self.slot_of(&message, wire.window),
+                    Some(Item::Withdraw(id)) => self.withdraw(id, wire.window),
+                    None => break,
+                };
+                self.producer.publish(wire.own, &slot);
+            }
+            if self.large.is_empty() {
+                let Some(goodbye) = self.goodbye.take() else {
+                    return Ok(true);
+                };
+                self.small.push_back(Item::Message(goodbye));
+            } else if !self.publish_piece(wire)? {
+                return Ok(false);
+            }
+            self.take_over(handed);
+        }
+    }
+
+    fn slot_of(&mut self, message: &Message, window: &Window) -> crate::ring::Slot {
+        match &message.body {
+            _ if message.kind == Kind::Cancel => self.withdraw(message.id, window),
+            Body::Inline(body) => frame::whole(&message.head(), body),
+            Body::Heap(_) => unreachable!("`stage` puts heap bodies elsewhere"),
+        }
+    }
+
+    /// What tells the peer that call `id` is withdrawn. Drops what has not been sent of it.
+    fn withdraw(&mut self, id: u32, window: &Window) -> crate::ring::Slot {
+        let is_it = |large: &Large| large.head.kind == Kind::Call && large.head.id == id;
+        match self
+            .large
+            .iter()
+            .position(is_it)
+            .and_then(|at| self.large.remove(at))
+        {
+            Some(large) => {
+                if large.sent == 0 {
+                    // The peer never heard of these bytes, so it will not free them.
+                    window.forget(large.bytes.len());
+                }
+                frame::abort(id)
+            }
+            None => {
+                let head = Head {
+                    kind: Kind::Cancel,
+                    id,
+                    procedure: 0,
+                    deadline_ms: 0,
+                };
+                frame::whole(&head, &Inline::EMPTY)
+            }
+        }
+    }
+
+    /// Publishes one piece of the large message whose turn it is. False if there is no room for it.
+    fn publish_piece(
+        &mut self,
+        wire: &Wire<'_, impl Words, impl Words>,
+    ) -> Result<bool, Violation> {
+        if !self.has_room(wire.peer)? {
+            return Ok(false);
+        }
+        let Some(large) = self.large.front() else {
+            return Ok(true);
+        };
+        let (total, position) = (large.bytes.len() as u32, large.sent);
+        let len = (total - position).min(self.piece);
+        let mut block = self.arena.take(self.producer.next(), len);
+        if block.is_none() {
+            self.refresh(wire.peer)?;
+            block = self.arena.take(self.producer.next(), len);
+        }
+        let (Some(offset), Some(mut large)) = (block, self.large.pop_front_if(|_| block.is_some()))
+        else {
+            return Ok(false);
+        };
+        if position == 0 {
+            wire.window.declare(large.bytes.len());
+        }
+        let bytes = &large.bytes[position as usize..(position + len) as usize];
+        wire.own.copy_in(self.arena_at + offset as usize, bytes);
+        let piece = Piece {
+            head: large.head,
+            total,
+            position,
+            offset,
+            len,
+        };
+        self.producer.publish(wire.own, &frame::piece(&piece));
+        large.sent += len;
+        if large.sent < total {
+            self.large.push_back(large);
+        }
+        Ok(true)
+    }
+}

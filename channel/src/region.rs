@@ -1,0 +1,403 @@
+//! Shared memory that only its maker can write: a sealed memfd, mapped, reached one word at a time.
+//!
+//! Nearly all `unsafe` of this crate is here. What always holds: a mapping has exactly the agreed size and
+//! no hole, and neither side can change that (seals), so no access raises SIGBUS. There is never a slice or
+//! struct reference into a mapping, only references to single atomics; every word has one access size.
+//! A peer's region is mapped read-only, where Rust allows only Relaxed loads; whoever needs Acquire puts a
+//! `fence(Acquire)` behind the load. Payload is copied out once, and only then looked at.
+//!
+//! After `fork()` the child has no mappings (`MADV_DONTFORK`); a [`Birthmark`] tells it so.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use rustix::fs::{self, FallocateFlags, MemfdFlags, SealFlags, SeekFrom};
+use rustix::io::Errno;
+use rustix::mm::{self, Advice, MapFlags, ProtFlags};
+
+use crate::layout::{BadGeometry, LINE, PAGE};
+
+/// Why a file descriptor from a peer is not a region to be trusted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegionError {
+    /// Not memory of the kind that seals protect (a regular file, huge pages, a pipe, …).
+    #[error(
+        "the peer's descriptor is not a memfd in ordinary memory (file system type {found:#x})"
+    )]
+    NotMemory {
+        /// What `fstatfs` says it is.
+        found: u64,
+    },
+    /// Its maker could still truncate or grow it, or we could be made to write it.
+    #[error("the peer's memory lacks the seals {missing:#x} of F_SEAL_*")]
+    Unsealed {
+        /// Bits of `F_SEAL_*`.
+        missing: u32,
+    },
+    /// Not the agreed number of bytes.
+    #[error("the peer's memory has {found} bytes instead of the agreed {expected}")]
+    Size {
+        /// Bytes, by the agreed geometry.
+        expected: u64,
+        /// Bytes, by `fstat`.
+        found: u64,
+    },
+    /// Pages that are not there could fail to come when they are first read.
+    #[error("the peer's memory is not all there: a hole at byte {at}")]
+    Hole {
+        /// Offset of the first one; the whole size if the block count alone is short.
+        at: u64,
+    },
+    /// The first words are not those of an outbox of this version and geometry.
+    #[error("the peer's outbox says {found:#x} at byte {at} instead of {expected:#x}")]
+    Header {
+        /// Offset of the word.
+        at: usize,
+        /// What this version writes there.
+        expected: u64,
+        /// What the peer wrote.
+        found: u64,
+    },
+    /// The agreed geometry itself cannot be.
+    #[error(transparent)]
+    Geometry(#[from] BadGeometry),
+    /// The kernel refused to look or to map.
+    #[error("the peer's memory could not be examined or mapped")]
+    Os(#[from] io::Error),
+}
+
+impl From<Errno> for RegionError {
+    fn from(error: Errno) -> Self {
+        RegionError::Os(error.into())
+    }
+}
+
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+/// With these its size is fixed, and nobody but its maker's existing mapping can write it.
+const SEALS: SealFlags = SealFlags::FUTURE_WRITE
+    .union(SealFlags::SHRINK)
+    .union(SealFlags::GROW)
+    .union(SealFlags::SEAL);
+
+/// From as many bytes on `rep movsb` beats a loop of words.
+const STRING_COPY: usize = 128;
+
+/// A mapping of a whole memfd.
+#[derive(Debug)]
+pub(crate) struct Region {
+    base: NonNull<u8>,
+    len: usize,
+    born: Birthmark,
+}
+
+// SAFETY: `base` is a mapping of ours until `drop`; everything behind it is reached through atomics, or
+// through copies into blocks that the protocol gives to one thread at a time.
+unsafe impl Send for Region {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Makes a region of `len` bytes, all zero, all there, writable for this mapping alone. The descriptor
+    /// is for the peer.
+    pub(crate) fn create(len: usize) -> io::Result<(Region, OwnedFd)> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let fd = fs::memfd_create(c"urpc", flags | MemfdFlags::NOEXEC_SEAL).or_else(|error| {
+            // NOEXEC_SEAL came with Linux 6.3.
+            if error == Errno::INVAL {
+                fs::memfd_create(c"urpc", flags)
+            } else {
+                Err(error)
+            }
+        })?;
+        fs::ftruncate(&fd, len as u64)?;
+        fs::fallocate(&fd, FallocateFlags::empty(), 0, len as u64)?;
+        let region = Region::map(&fd, len, ProtFlags::READ | ProtFlags::WRITE)?;
+        fs::fcntl_add_seals(&fd, SEALS)?;
+        Ok((region, fd))
+    }
+
+    /// Maps what a peer made, read-only, if it is what [`Region::create`] makes. Closes the descriptor.
+    pub(crate) fn accept(fd: OwnedFd, len: usize) -> Result<Region, RegionError> {
+        let kind = fs::fstatfs(&fd)?.f_type as u64;
+        if kind != TMPFS_MAGIC {
+            return Err(RegionError::NotMemory { found: kind });
+        }
+        let missing = SEALS.difference(fs::fcntl_get_seals(&fd)?);
+        if !missing.is_empty() {
+            return Err(RegionError::Unsealed {
+                missing: missing.bits(),
+            });
+        }
+        let stat = fs::fstat(&fd)?;
+        let (expected, found) = (len as u64, stat.st_size as u64);
+        if found != expected {
+            return Err(RegionError::Size { expected, found });
+        }
+        // Blocks can also lie beyond the end, so their number alone does not exclude holes.
+        let at = fs::seek(&fd, SeekFrom::Hole(0))?;
+        if at < expected || (stat.st_blocks as u64) < expected.div_ceil(512) {
+            return Err(RegionError::Hole { at });
+        }
+        Ok(Region::map(&fd, len, ProtFlags::READ)?)
+    }
+
+    fn map(fd: impl AsFd, len: usize, prot: ProtFlags) -> io::Result<Region> {
+        let born = Birthmark::take()?;
+        // POPULATE: the pages of an allocated memfd count as holes until somebody has touched them, and
+        // the first calls should not meet page faults.
+        let flags = MapFlags::SHARED | MapFlags::POPULATE;
+        // SAFETY: the kernel chooses the place, so no memory of ours is replaced.
+        let base = unsafe { mm::mmap(std::ptr::null_mut(), len, prot, flags, fd, 0) }?;
+        let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
+        let region = Region { base, len, born };
+        // SAFETY: the range is the mapping just made; only children lose it.
+        unsafe { mm::madvise(base.as_ptr().cast(), len, Advice::LinuxDontFork) }?;
+        Ok(region)
+    }
+
+    /// Whether this process is a child of the one that mapped it, and so has no mapping here.
+    #[inline(always)]
+    pub(crate) fn forked(&self) -> bool {
+        self.born.forked()
+    }
+
+    /// The start of `len` bytes at `offset`. Panics beyond the end, before anything is touched.
+    #[inline(always)]
+    fn at(&self, offset: usize, len: usize) -> NonNull<u8> {
+        let end = offset.checked_add(len);
+        assert!(
+            end.is_some_and(|end| end <= self.len),
+            "{len} bytes at {offset} of {}",
+            self.len
+        );
+        // SAFETY: the mapping has `self.len` bytes, and the assertion leaves `offset` within it.
+        unsafe { self.base.add(offset) }
+    }
+
+    /// The word at `offset`, a multiple of 8 that `layout` gives this size. A peer's: Relaxed loads only.
+    #[inline(always)]
+    pub(crate) fn u64(&self, offset: usize) -> &AtomicU64 {
+        debug_assert!(offset.is_multiple_of(8));
+        // SAFETY: `at` keeps it within the mapping, which lives as long as `self` and begins at a page, so
+        // that the word is aligned; other processes reach it by atomic accesses of 8 bytes, or spoil
+        // only the number they wanted to tell us.
+        unsafe { self.at(offset, 8).cast().as_ref() }
+    }
+
+    /// The word at `offset`, a multiple of 4 that `layout` gives this size. A peer's: Relaxed loads only.
+    #[inline(always)]
+    pub(crate) fn u32(&self, offset: usize) -> &AtomicU32 {
+        debug_assert!(offset.is_multiple_of(4));
+        // SAFETY: as in `u64`, with 4 bytes.
+        unsafe { self.at(offset, 4).cast().as_ref() }
+    }
+
+    /// Copies `bytes` to `offset`, a multiple of 64, of a region of our own. The block is rounded up to
+    /// whole words.
+    pub(crate) fn copy_in(&self, offset: usize, bytes: &[u8]) {
+        debug_assert!(offset.is_multiple_of(LINE));
+        #[cfg(target_arch = "x86_64")]
+        if bytes.len() >= STRING_COPY {
+            let to = self.at(offset, bytes.len());
+            // SAFETY: `at` keeps the block within our writable mapping, no Rust reference to it exists, and
+            // it is private memory that we read.
+            unsafe { string_copy(bytes.as_ptr(), to.as_ptr(), bytes.len()) };
+            return;
+        }
+        for (i, eight) in bytes.chunks(8).enumerate() {
+            let mut word = [0; 8];
+            word[..eight.len()].copy_from_slice(eight);
+            self.u64(offset + 8 * i)
+                .store(u64::from_ne_bytes(word), Ordering::Relaxed);
+        }
+    }
+
+    /// Appends the `len` bytes at `offset`, a multiple of 64, to `out`. Whole words are read.
+    pub(crate) fn copy_out(&self, offset: usize, len: usize, out: &mut Vec<u8>) {
+        debug_assert!(offset.is_multiple_of(LINE));
+        #[cfg(target_arch = "x86_64")]
+        if len >= STRING_COPY {
+            out.reserve(len);
+            let (from, old) = (self.at(offset, len), out.len());
+            // SAFETY: `at` keeps the source within the mapping, `reserve` has made room behind the vector's
+            // bytes for the target, and the copy initialises all that `set_len` adds. The peer may write
+            // meanwhile: the copy is done by the machine, not by Rust, and gives some bytes or others.
+            unsafe {
+                string_copy(from.as_ptr(), out.as_mut_ptr().add(old), len);
+                out.set_len(old + len);
+            }
+            return;
+        }
+        let end = out.len() + len;
+        for i in 0..len.div_ceil(8) {
+            let word = self
+                .u64(offset + 8 * i)
+                .load(Ordering::Relaxed)
+                .to_ne_bytes();
+            out.extend_from_slice(&word[..(end - out.len()).min(8)]);
+        }
+    }
+
+    /// Asks for the line at `offset` before it is needed; `write`: alone.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, offset: usize, write: bool) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let line = self.at(offset, LINE).as_ptr();
+            if write {
+                // SAFETY: a prefetch changes nothing; processors that do not know this one ignore it.
+                unsafe {
+                    std::arch::asm!("prefetchw [{}]", in(reg) line,
+                        options(nostack, preserves_flags, readonly));
+                }
+            } else {
+                // SAFETY: every x86_64 has SSE, and a prefetch changes nothing.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (offset, write);
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        if !self.forked() {
+            // SAFETY: the mapping is ours and whole, and every reference into it borrowed `self`. In a
+            // child something else may lie there by now, so there it is left alone.
+            let unmapped = unsafe { mm::munmap(self.base.as_ptr().cast(), self.len) };
+            debug_assert!(unmapped.is_ok(), "{unmapped:?}");
+        }
+    }
+}
+
+/// Copies `len` bytes the way the machine likes best.
+///
+/// # Safety
+/// `from` is readable and `to` writable for `len` bytes, and they do not overlap.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn string_copy(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: the caller vouches for both ranges; the direction flag is clear by the calling convention. Later
+    // stores, such as a slot's header, are not seen before those of a string copy.
+    unsafe {
+        std::arch::asm!("rep movsb", inout("rcx") len => _, inout("rsi") from => _,
+            inout("rdi") to => _, options(nostack, preserves_flags));
+    }
+}
+
+/// The process in which something was made, as opposed to its forked children.
+///
+/// Costs one relaxed load to check. It lives in a page that the kernel wipes in a child
+/// (`MADV_WIPEONFORK`), so neither a process id can be reused nor a fork go unseen.
+///
+/// ```
+/// let born = urpc_channel::Birthmark::take()?;
+/// assert!(!born.forked());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Birthmark {
+    page: &'static AtomicU32,
+    mark: u32,
+}
+
+static PAGE_OF_BIRTH: OnceLock<&'static AtomicU32> = OnceLock::new();
+/// The last mark given. An ordinary static: a child goes on counting where its parent was.
+static LAST_MARK: AtomicU32 = AtomicU32::new(0);
+
+impl Birthmark {
+    /// The mark of this process; a child that takes one becomes a process in its own right.
+    ///
+    /// # Errors
+    /// No memory for the page, or a kernel before 4.14.
+    pub fn take() -> io::Result<Birthmark> {
+        let page = match PAGE_OF_BIRTH.get() {
+            Some(page) => page,
+            None => {
+                let page = wiped_on_fork()?;
+                // Whoever comes second leaves a page of memory behind, once in a process's life.
+                PAGE_OF_BIRTH.get_or_init(|| page)
+            }
+        };
+        // Relaxed: the mark means nothing but itself, and a fork is not concurrent to what a thread of the
+        // child does.
+        let mut mark = page.load(Ordering::Relaxed);
+        if mark == 0 {
+            let fresh = LAST_MARK
+                .fetch_add(1, Ordering::Relaxed)
+                .wrapping_add(1)
+                .max(1);
+            let first = page.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed);
+            mark = first.err().unwrap_or(fresh);
+        }
+        Ok(Birthmark { page, mark })
+    }
+
+    /// Whether this is another process than the one that took the mark.
+    #[inline(always)]
+    pub fn forked(&self) -> bool {
+        self.page.load(Ordering::Relaxed) != self.mark
+    }
+}
+
+/// Whether this process is the child of one that used this crate, and has not used it itself.
+pub fn forked() -> bool {
+    PAGE_OF_BIRTH
+        .get()
+        .is_some_and(|page| page.load(Ordering::Relaxed) == 0)
+}
+
+fn wiped_on_fork() -> io::Result<&'static AtomicU32> {
+    let len = PAGE; // the kernel rounds up where pages are larger
+    let prot = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: the kernel chooses the place, so no memory of ours is replaced.
+    let page = unsafe { mm::mmap_anonymous(std::ptr::null_mut(), len, prot, MapFlags::PRIVATE) }?;
+    // SAFETY: the range is the mapping just made, and holds nothing yet.
+    if let Err(error) = unsafe { mm::madvise(page, len, Advice::LinuxWipeOnFork) } {
+        // SAFETY: as above; nobody else knows of it.
+        unsafe { mm::munmap(page, len) }?;
+        return Err(error.into());
+    }
+    // SAFETY: the page is never unmapped, begins with a zeroed, aligned word, and is reached only through
+    // this reference.
+    Ok(unsafe { &*page.cast::<AtomicU32>() })
+}
+
+#[cfg(all(test, not(urpc_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_in_comes_out_at_every_length_and_disturbs_no_neighbour() {
+        let (own, fd) = Region::create(3 * 4096).expect("a memfd");
+        let peer = Region::accept(fd, 3 * 4096).expect("our own region");
+        for len in (0..300_usize).chain([4000, 4096]) {
+            let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + len) as u8).collect();
+            let end = (64 + len).next_multiple_of(8);
+            own.u64(56).store(1, Ordering::Relaxed);
+            own.u64(end).store(2, Ordering::Relaxed);
+            own.copy_in(64, &bytes);
+            let mut out = vec![9];
+            peer.copy_out(64, len, &mut out);
+            assert_eq!((out[0], &out[1..]), (9, &bytes[..]), "{len} bytes");
+            let around = (
+                peer.u64(56).load(Ordering::Relaxed),
+                peer.u64(end).load(Ordering::Relaxed),
+            );
+            assert_eq!(around, (1, 2), "{len} bytes");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "8 bytes at 4096 of 4096")]
+    fn a_word_beyond_the_end_is_a_panic_and_no_access() {
+        let (own, _fd) = Region::create(4096).expect("a memfd");
+        own.u64(4096);
+    }
+}

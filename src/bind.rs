@@ -1,0 +1,382 @@
+//! Binding: two processes agree on a channel, once, over a Unix socket (§3.2, R1, R4).
+//!
+//! Who the peer is comes from the kernel, and is decided before a byte or a descriptor of it is taken.
+//! Then each side says one thing: a hello with its two sealed regions, or a refusal with its reason.
+//! What the peer says is a claim until it is checked here. Afterwards the socket carries doorbell bytes
+//! only.
+//!
+//! ```text
+//! "urpc" | version u16 | kind u8 | 0 | length u32 | body (postcard)      + 2 descriptors with a hello
+//! ```
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize};
+use urpc_channel::{Channel, Geometry, Inbox, Limits, Outbox, PeerPage};
+use urpc_donate::{Credentials, PeerProcess};
+
+use crate::binding::{Agreed, Binding, Offered, Parts};
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::{self, LANDINGS};
+use crate::node::Node;
+use crate::service::Offer;
+
+const MAGIC: [u8; 4] = *b"urpc";
+/// Changes with every change of what crosses a channel or this handshake.
+pub(crate) const VERSION: u16 = 1;
+const HEADER: usize = 12;
+const HELLO: u8 = 1;
+const REFUSAL: u8 = 2;
+/// Outbox and presence page.
+const DESCRIPTORS: usize = 2;
+
+/// What one side says of itself.
+#[derive(Debug, Serialize, Deserialize)]
+struct Hello {
+    slots: u32,
+    arena: u32,
+    calls: u32,
+    window: u64,
+    max_payload: u32,
+    /// Own processors: how many landings may be of use to it.
+    processors: u32,
+    /// Name and signature of each procedure, in the order of their numbers.
+    offer: Vec<(String, String)>,
+}
+
+/// One message of the handshake, as far as it has come.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
+}
+
+/// What a whole message was.
+enum Said {
+    Hello(Hello, OwnedFd, OwnedFd),
+    Refusal(String),
+}
+
+impl Received {
+    /// Reads what is there. True once the message is whole.
+    ///
+    /// # Errors
+    /// If the peer is gone, or what it sends is no such message; `WouldBlock` if there is nothing.
+    pub(crate) fn advance(&mut self, socket: impl AsFd, flags: RecvFlags) -> Result<bool> {
+        loop {
+            let missing = self.missing()?;
+            if missing == 0 {
+                return Ok(true);
+            }
+            let start = self.bytes.len();
+            // Grown as it comes: a length is a claim.
+            self.bytes.resize(start + missing.min(4096), 0);
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let result = recvmsg(
+                &socket,
+                &mut [IoSliceMut::new(&mut self.bytes[start..])],
+                &mut control,
+                flags | RecvFlags::CMSG_CLOEXEC,
+            );
+            // Whatever came along is owned from here on, and closed if it is not wanted.
+            for message in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(fds) = message {
+                    self.fds.extend(fds);
+                }
+            }
+            let read = match result {
+                Ok(read) => read,
+                Err(error) => {
+                    self.bytes.truncate(start);
+                    if error == Errno::INTR {
+                        continue;
+                    }
+                    return if error == Errno::AGAIN {
+                        Ok(false)
+                    } else {
+                        Err(handshake(format!("its connection failed: {error}")))
+                    };
+                }
+            };
+            self.bytes.truncate(start + read.bytes);
+            if read.bytes == 0 {
+                return Err(handshake("it hung up"));
+            }
+            if read.flags.contains(ReturnFlags::CTRUNC) || self.fds.len() > DESCRIPTORS {
+                return Err(handshake("it sent more descriptors than belong to a hello"));
+            }
+        }
+    }
+
+    fn missing(&self) -> Result<usize> {
+        if self.bytes.len() < HEADER {
+            return Ok(HEADER - self.bytes.len());
+        }
+        if self.bytes[..4] != MAGIC {
+            return Err(handshake("what it sends is not this protocol"));
+        }
+        let length = u32::from_le_bytes(self.bytes[8..12].try_into().expect("four bytes"));
+        if length as usize > limits::HELLO_BYTES {
+            return Err(handshake(format!("its hello claims {length} bytes")));
+        }
+        Ok(HEADER + length as usize - self.bytes.len())
+    }
+
+    fn said(mut self) -> Result<Said> {
+        let version = u16::from_le_bytes(self.bytes[4..6].try_into().expect("two bytes"));
+        let kind = self.bytes[6];
+        let body = &self.bytes[HEADER..];
+        // A refusal is a text in every version.
+        if kind == REFUSAL {
+            let text = String::from_utf8_lossy(body).escape_debug().to_string();
+            return Ok(Said::Refusal(text));
+        }
+        if version != VERSION {
+            return Err(Error::new(
+                ErrorKind::Version,
+                format!(
+                    "it speaks version {version} of the protocol, this side version {VERSION}; \
+                     build both with the same urpc"
+                ),
+            ));
+        }
+        if kind != HELLO {
+            return Err(handshake(format!("message kind {kind} is none")));
+        }
+        let hello = crate::wire::decode(body)
+            .map_err(|error| handshake(format!("its hello is not one: {error:?}")))?;
+        let (Some(page), Some(outbox), true) =
+            (self.fds.pop(), self.fds.pop(), self.fds.is_empty())
+        else {
+            return Err(handshake("its hello came without its two regions"));
+        };
+        Ok(Said::Hello(hello, outbox, page))
+    }
+}
+
+fn handshake(why: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Handshake, why)
+}
+
+/// Which processes may bind. The default is those of the same user.
+#[derive(Clone, Default)]
+pub(crate) enum Allow {
+    #[default]
+    SameUser,
+    If(Arc<dyn Fn(Credentials) -> bool + Send + Sync>),
+}
+
+impl Allow {
+    /// Asks the kernel who is at the other end, and whether that may be.
+    pub(crate) fn check(&self, socket: impl AsFd) -> Result<PeerProcess> {
+        let process = PeerProcess::of(socket)
+            .map_err(|error| handshake(format!("the kernel does not say who it is: {error}")))?;
+        let credentials = process.credentials();
+        let allowed = match self {
+            Self::SameUser => credentials.uid == rustix::process::geteuid().as_raw(),
+            Self::If(allowed) => allowed(credentials),
+        };
+        if allowed {
+            return Ok(process);
+        }
+        let Credentials { pid, uid, gid } = credentials;
+        Err(Error::new(
+            ErrorKind::NotAllowed,
+            format!("process {pid} of user {uid}, group {gid}, is not allowed here"),
+        ))
+    }
+}
+
+/// What this side says: its hello, and its two regions.
+pub(crate) struct Greeting {
+    bytes: Vec<u8>,
+    outbox: OwnedFd,
+}
+
+/// This side of a channel in the making, and what to say about it.
+pub(crate) fn greeting(node: &Node, offer: &Offer) -> Result<(Outbox, Greeting)> {
+    let geometry = Geometry {
+        slots: limits::RING_SLOTS,
+        arena: limits::ARENA_BYTES,
+    };
+    let mut outbox = Outbox::create(&geometry)
+        .map_err(|error| Error::system("make a channel's memory", error))?;
+    let hello = Hello {
+        slots: geometry.slots,
+        arena: geometry.arena,
+        calls: limits::CALLS,
+        window: limits::WINDOW,
+        max_payload: limits::MAX_PAYLOAD,
+        processors: node.config.processors as u32,
+        offer: offer.offer(),
+    };
+    let body = postcard::to_allocvec(&hello).expect("a hello is plain data");
+    if body.len() > limits::HELLO_BYTES {
+        return Err(handshake(format!(
+            "the names and signatures of its procedures take {} bytes, and no more than {} can be \
+             offered",
+            body.len(),
+            limits::HELLO_BYTES
+        )));
+    }
+    let greeting = Greeting {
+        bytes: frame(HELLO, &body),
+        outbox: outbox.take_fd().expect("just made"),
+    };
+    Ok((outbox, greeting))
+}
+
+impl Greeting {
+    /// Sends the hello and the two regions, all at once.
+    pub(crate) fn send(&self, node: &Node, socket: impl AsFd, flags: SendFlags) -> Result<()> {
+        let fds = [self.outbox.as_fd(), node.page.fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+        let flags = flags | SendFlags::NOSIGNAL;
+        let sent = sendmsg(&socket, &[IoSlice::new(&self.bytes)], &mut control, flags);
+        match sent {
+            Ok(sent) if sent == self.bytes.len() => Ok(()),
+            Ok(_) => Err(handshake("it does not read its hello")),
+            Err(error) => Err(handshake(format!("it cannot be greeted: {error}"))),
+        }
+    }
+}
+
+/// Both sides have spoken: checks what the peer said, and makes the binding.
+pub(crate) fn bind(outbox: Outbox, peer: Received, with: With<'_>) -> Result<Arc<Binding>> {
+    let (hello, theirs, page) = match peer.said()? {
+        Said::Hello(hello, theirs, page) => (hello, theirs, page),
+        Said::Refusal(text) => return Err(handshake(format!("it refused: {text}"))),
+    };
+    let geometry = Geometry {
+        slots: hello.slots,
+        arena: hello.arena,
+    };
+    geometry
+        .check()
+        .map_err(|error| handshake(error.to_string()))?;
+    let calls = hello.calls.min(limits::CALLS);
+    let max_payload = hello.max_payload.min(limits::MAX_PAYLOAD);
+    let window = hello.window.min(limits::WINDOW);
+    if calls == 0 || u64::from(max_payload) > window {
+        return Err(handshake("its limits leave no room for a call"));
+    }
+    let refused = |what: &str, error: urpc_channel::RegionError| {
+        handshake(format!("its {what} is not what it must be: {error}"))
+    };
+    let inbox = Inbox::accept(theirs, &geometry).map_err(|e| refused("outbox", e))?;
+    let page = PeerPage::accept(page).map_err(|e| refused("presence page", e))?;
+    let limits = Limits {
+        calls,
+        window,
+        max_payload,
+    };
+    let offered =
+        Offered::new(hello.offer).ok_or_else(|| handshake("it offers too many procedures"))?;
+    let landings = if with.accepting {
+        hello.processors.clamp(1, LANDINGS)
+    } else {
+        0
+    };
+    Ok(Binding::new(Parts {
+        node: Arc::clone(with.node),
+        name: with.name,
+        channel: Channel::new(outbox, inbox, limits),
+        page,
+        process: with.process,
+        socket: with.socket,
+        limits: Agreed { calls, max_payload },
+        offer: Arc::clone(with.offer),
+        offered,
+        landings,
+        draining: with.draining,
+    }))
+}
+
+/// What else a binding needs.
+pub(crate) struct With<'a> {
+    pub(crate) node: &'a Arc<Node>,
+    pub(crate) name: String,
+    pub(crate) process: PeerProcess,
+    pub(crate) socket: OwnedFd,
+    pub(crate) offer: &'a Offer,
+    pub(crate) accepting: bool,
+    pub(crate) draining: Arc<AtomicBool>,
+}
+
+fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER + body.len());
+    bytes.extend(MAGIC);
+    bytes.extend(VERSION.to_le_bytes());
+    bytes.extend([kind, 0]);
+    bytes.extend((body.len() as u32).to_le_bytes());
+    bytes.extend(body);
+    bytes
+}
+
+/// Tells the peer why it is not bound. Best effort: it may be gone, or not listen.
+pub(crate) fn refuse(socket: impl AsFd, why: &Error) {
+    let text = why.to_string();
+    let bytes = frame(REFUSAL, text.as_bytes());
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let _ = rustix::net::send(socket, &bytes, flags);
+}
+
+/// The client's side, from an open socket to a binding. Blocks, but no longer than the time limit of
+/// a handshake; to be run where blocking is allowed.
+pub(crate) fn connect(
+    node: &Arc<Node>,
+    name: String,
+    socket: OwnedFd,
+    offer: &Offer,
+    allow: &Allow,
+) -> Result<Arc<Binding>> {
+    let named = |error: Error| error.about(&name);
+    let process = allow.check(&socket).map_err(named)?;
+    let blocking = |socket: &OwnedFd| -> io::Result<()> {
+        use rustix::net::sockopt::{Timeout, set_socket_timeout};
+        rustix::io::ioctl_fionbio(socket, false)?;
+        set_socket_timeout(socket, Timeout::Recv, Some(limits::HANDSHAKE))?;
+        set_socket_timeout(socket, Timeout::Send, Some(limits::HANDSHAKE))?;
+        Ok(())
+    };
+    blocking(&socket).map_err(|error| Error::system(format!("bind to `{name}`"), error))?;
+    let (outbox, greeting) = greeting(node, offer).map_err(named)?;
+    greeting
+        .send(node, &socket, SendFlags::empty())
+        .map_err(named)?;
+    let mut received = Received::default();
+    if !received
+        .advance(&socket, RecvFlags::empty())
+        .map_err(named)?
+    {
+        let limit = limits::HANDSHAKE;
+        return Err(named(handshake(format!(
+            "it said nothing within {limit:?}"
+        ))));
+    }
+    let with = With {
+        node,
+        name: name.clone(),
+        process,
+        socket,
+        offer,
+        accepting: false,
+        draining: Arc::default(),
+    };
+    let binding = bind(outbox, received, with).map_err(named)?;
+    node.add(&binding)
+        .map_err(|error| Error::system(format!("watch the channel to `{name}`"), error))?;
+    Ok(binding)
+}

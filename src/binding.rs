@@ -1,0 +1,492 @@
+//! One bound peer: its channel, who it is, the calls in both directions, and how it ends.
+//!
+//! A binding is made by a handshake (`bind.rs`), kept in its node's list while it is open, and closed
+//! once, for a reason that every later call is told. What a peer does wrong ends here: its channel is
+//! closed, nothing else.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Arc, OnceLock};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use event_listener::Event;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use urpc_channel::{Body, Channel, Kind, Message, PeerPage, Why};
+use urpc_donate::policy::PeerView;
+use urpc_donate::{GrantWords, Lender, PeerProcess, Presence, Seat, View};
+
+use crate::error::{CallError, CallErrorKind, Executed};
+use crate::limits;
+use crate::node::{Node, page};
+use crate::pending::Pending;
+use crate::service::Offer;
+use crate::serving::{Request, Serving};
+use crate::stats::{Counters, Stats, add};
+use crate::wire::Status;
+
+/// What both sides agreed on at binding: of each limit, the smaller one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Agreed {
+    pub(crate) calls: u32,
+    pub(crate) max_payload: u32,
+}
+
+/// The procedures a peer offers, by name and by number.
+#[derive(Debug, Default)]
+pub(crate) struct Offered {
+    list: Vec<(String, String)>,
+    by_name: HashMap<String, u16>,
+}
+
+impl Offered {
+    /// From names and signatures in the order of their numbers. `None` if there are too many.
+    pub(crate) fn new(list: Vec<(String, String)>) -> Option<Self> {
+        let mut by_name = HashMap::with_capacity(list.len());
+        for (number, (name, _)) in list.iter().enumerate() {
+            by_name.insert(name.clone(), u16::try_from(number).ok()?);
+        }
+        Some(Self { list, by_name })
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<u16> {
+        self.by_name.get(name).copied()
+    }
+
+    pub(crate) fn name(&self, number: u16) -> &str {
+        self.list
+            .get(usize::from(number))
+            .map_or("", |(name, _)| name)
+    }
+
+    pub(crate) fn signature(&self, number: u16) -> &str {
+        let found = self.list.get(usize::from(number));
+        found.map_or("", |(_, signature)| signature)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let all = self.list.iter();
+        all.map(|(name, signature)| (name.as_str(), signature.as_str()))
+    }
+}
+
+/// What a binding is made of.
+pub(crate) struct Parts {
+    pub(crate) node: Arc<Node>,
+    pub(crate) name: String,
+    pub(crate) channel: Channel,
+    pub(crate) page: PeerPage,
+    pub(crate) process: PeerProcess,
+    pub(crate) socket: OwnedFd,
+    pub(crate) limits: Agreed,
+    /// What we offer.
+    pub(crate) offer: Offer,
+    /// What the peer offers.
+    pub(crate) offered: Offered,
+    /// This side accepted the binding, and so keeps landings for the peer.
+    pub(crate) landings: u32,
+    /// Says whether the server that accepted this binding takes calls.
+    pub(crate) draining: Arc<AtomicBool>,
+}
+
+/// See the [module's documentation](self).
+pub(crate) struct Binding {
+    pub(crate) node: Arc<Node>,
+    pub(crate) name: String,
+    pub(crate) channel: Channel,
+    page: PeerPage,
+    pub(crate) process: PeerProcess,
+    pub(crate) socket: OwnedFd,
+    pub(crate) limits: Agreed,
+    offer: Offer,
+    pub(crate) offered: Offered,
+    pub(crate) draining: Arc<AtomicBool>,
+    pub(crate) pending: Pending,
+    pub(crate) serving: Serving,
+    /// For the processors we lend to the peer.
+    lenders: [Lender; limits::LANDINGS as usize],
+    /// For the processors the peer lends to us.
+    pub(crate) landings: Box<[Seat]>,
+    /// Donations in a row without one of the peer's own processors having been seen awake.
+    streak: AtomicU32,
+    /// Rung since the peer was last seen to have read everything.
+    rung: AtomicBool,
+    /// The peer said that it takes no more calls.
+    leaving: AtomicBool,
+    /// Key in the node's list, once it is there.
+    pub(crate) key: AtomicU64,
+    closed: OnceLock<String>,
+    pub(crate) ended: Event,
+    /// While draining: a call of the peer was answered.
+    answered: Event,
+    pub(crate) counters: Counters,
+}
+
+impl fmt::Debug for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Binding")
+            .field("name", &self.name)
+            .field("closed", &self.closed.get())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Binding {
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            pending: Pending::new(parts.limits.calls),
+            serving: Serving::new(parts.limits.calls),
+            lenders: std::array::from_fn(|_| Lender::new()),
+            landings: (0..parts.landings).map(|_| Seat::new()).collect(),
+            node: parts.node,
+            name: parts.name,
+            channel: parts.channel,
+            page: parts.page,
+            process: parts.process,
+            socket: parts.socket,
+            limits: parts.limits,
+            offer: parts.offer,
+            offered: parts.offered,
+            draining: parts.draining,
+            streak: AtomicU32::new(0),
+            rung: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            key: AtomicU64::new(u64::MAX),
+            closed: OnceLock::new(),
+            ended: Event::new(),
+            answered: Event::new(),
+            counters: Counters::default(),
+        })
+    }
+
+    // Sending.
+
+    /// Sends a message whose room is reserved. One that cannot be sent any more is dropped: its call
+    /// fails with the channel.
+    pub(crate) fn send(&self, message: Message) {
+        let _ = self.channel.send(message);
+    }
+
+    /// Reserves room for a body in the byte window, if it needs any.
+    pub(crate) fn try_reserve(&self, body: &Body) -> bool {
+        let bytes = body.window_bytes();
+        bytes == 0 || matches!(self.channel.try_reserve(bytes), Ok(true))
+    }
+
+    /// A body has been decoded, or will not be: the peer may send as much again.
+    pub(crate) fn release(&self, body: Body) {
+        match body.window_bytes() {
+            0 => {}
+            bytes => self.channel.freed(bytes),
+        }
+    }
+
+    /// Tells the peer that the caller of `id` is gone.
+    pub(crate) fn withdraw(self: &Arc<Self>, id: u32) {
+        self.channel.withdraw(id);
+        if self.node.works_here() {
+            return; // the next scan flushes
+        }
+        self.channel.flush();
+        self.sent_from_outside();
+    }
+
+    /// What a thread does that sent something and will not scan: nobody idles here who would ring.
+    pub(crate) fn sent_from_outside(self: &Arc<Self>) {
+        // Pairs with the fence in `Presence::announce_rest` of the peer: either we see it resting, or
+        // it sees the message.
+        fence(Ordering::SeqCst);
+        if self.channel.staged() && !self.channel.flush() {
+            // Full, or held by somebody: a worker sees to it, and to what it has to wait for.
+            self.node.look();
+        }
+        if self.wants_attention() && self.presence().may_sleep() {
+            self.ring();
+        }
+    }
+
+    // Receiving.
+
+    /// Takes what has come in, and acts on it. True if there was anything.
+    pub(crate) fn receive(self: &Arc<Self>, scratch: &mut Scratch) -> bool {
+        let mut wrong = None;
+        let taken = self.channel.receive(limits::BATCH, |message| {
+            if let Err(violation) = self.sort(message, scratch) {
+                wrong.get_or_insert(violation);
+            }
+        });
+        let count = match (taken, wrong) {
+            (Ok(count), None) => count,
+            (Err(violation), _) => {
+                self.close(&format!("it broke the protocol: {violation}"));
+                1
+            }
+            (_, Some(text)) => {
+                self.close(&format!("it broke the protocol: {text}"));
+                1
+            }
+        };
+        // Two phases: nothing of this touches the ring, whose lines are still on their way.
+        for waker in scratch.wakers.drain(..) {
+            waker.wake();
+        }
+        for message in scratch.calls.drain(..) {
+            if let Some(request) = Request::take_up(self, message) {
+                self.offer.dispatch(request);
+            }
+        }
+        count > 0
+    }
+
+    /// The quick part, under the receiving end's lock: what has to happen in order.
+    fn sort(&self, message: Message, scratch: &mut Scratch) -> Result<(), String> {
+        let id = message.id;
+        let answer = match message.kind {
+            Kind::Reply => Ok(message.body),
+            Kind::Failed => {
+                let error = Status::into_error(message.procedure, message.body.as_slice())
+                    .ok_or_else(|| format!("status {} is none", message.procedure))?;
+                self.release(message.body);
+                Err(error)
+            }
+            Kind::Call => {
+                if !self.serving.begin(id) {
+                    return Err(format!("call id {id:#x} is live or beyond the credit"));
+                }
+                scratch.calls.push(message);
+                return Ok(());
+            }
+            Kind::Cancel => {
+                self.serving.cancel(id);
+                return Ok(());
+            }
+            Kind::Aborted => {
+                // Half of a request came, then its caller was gone. It is answered like any other.
+                if !self.serving.begin(id) {
+                    return Err(format!(
+                        "withdrawn call id {id:#x} is live or beyond the credit"
+                    ));
+                }
+                self.serving.cancel(id);
+                scratch.calls.push(message);
+                return Ok(());
+            }
+            Kind::Goodbye => {
+                self.leaving.store(true, Ordering::Release);
+                return Ok(());
+            }
+            other => return Err(format!("kind {other:?} is not for us")),
+        };
+        match self.pending.deliver(id, answer) {
+            Ok(waker) => {
+                scratch.wakers.extend(waker);
+                Ok(())
+            }
+            Err(unknown) => Err(format!("it answered {:#x}, which is no call", unknown.0)),
+        }
+    }
+
+    // Who runs where.
+
+    /// The peer's presence, as its page says it now.
+    pub(crate) fn presence(&self) -> View {
+        View::read(&Presence {
+            processors: self.page.word(page::PROCESSORS),
+            resting: self.page.word(page::RESTING),
+            unheld: self.page.word(page::UNHELD),
+        })
+    }
+
+    /// The peer has something to read, or waits for room that there is now.
+    pub(crate) fn wants_attention(&self) -> bool {
+        self.channel.unread_by_peer() || self.channel.peer_blocked()
+    }
+
+    /// What the policy has to know of this peer.
+    pub(crate) fn view(&self) -> PeerView {
+        let unread = self.wants_attention();
+        let presence = self.presence();
+        if presence.awake() {
+            self.streak.store(0, Ordering::Relaxed);
+        }
+        if !unread {
+            self.rung.store(false, Ordering::Relaxed);
+        }
+        PeerView {
+            unread,
+            outstanding: self.pending.outstanding() || self.channel.staged(),
+            presence,
+            landing_free: unread && self.free_landing().is_some(),
+            streak: self.streak.load(Ordering::Relaxed),
+            rung: self.rung.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A landing of the peer that would answer.
+    pub(crate) fn free_landing(&self) -> Option<usize> {
+        let inbox = self.channel.inbox();
+        (0..self.lenders.len()).find(|&k| self.lenders[k].is_free(inbox.returned(k)))
+    }
+
+    pub(crate) fn lender(&self, k: usize) -> (&Lender, GrantWords<'_>) {
+        let words = self.channel.outbox().grant(k);
+        (&self.lenders[k], grant_words(words))
+    }
+
+    pub(crate) fn count_donation(&self) {
+        self.streak.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Rings the peer's doorbell. Never blocks; if it is rung already, that is as good.
+    pub(crate) fn ring(&self) {
+        self.rung.store(true, Ordering::Relaxed);
+        add(&self.counters.rings, 1);
+        add(&self.counters.system_calls, 1);
+        let _ = send(
+            &self.socket,
+            &[1],
+            SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+        );
+    }
+
+    /// Reads the doorbell. False if the peer is gone.
+    pub(crate) fn answer_bell(&self) -> bool {
+        let mut bytes = [0u8; 256];
+        add(&self.counters.system_calls, 1);
+        match recv(&self.socket, &mut bytes, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => false,
+            Ok(_) => true,
+            Err(error) => error == rustix::io::Errno::AGAIN || error == rustix::io::Errno::INTR,
+        }
+    }
+
+    // The end.
+
+    /// Why new calls cannot be made, if they cannot.
+    pub(crate) fn refusal(&self) -> Option<CallError> {
+        if let Some(why) = self.closed.get() {
+            return Some(closed(why, Executed::No));
+        }
+        if self.leaving.load(Ordering::Acquire) {
+            return Some(CallError::new(
+                CallErrorKind::ShuttingDown,
+                Executed::No,
+                "the server is shutting down and takes no more calls",
+            ));
+        }
+        None
+    }
+
+    /// Why a message could not be sent.
+    pub(crate) fn not_sent(&self, why: &Why) -> CallError {
+        if *why == Why::Forked {
+            return CallError::forked();
+        }
+        let why = self
+            .closed
+            .get()
+            .map_or("the channel is closed", String::as_str);
+        closed(why, Executed::No)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.get().is_some()
+    }
+
+    /// Closes the channel: every call that waits fails, every handler's task is dropped. The first
+    /// reason counts.
+    pub(crate) fn close(self: &Arc<Self>, why: &str) {
+        // What a forked child inherits is its parent's: the epolls, for one.
+        if urpc_channel::forked() || self.closed.set(why.into()).is_err() {
+            return;
+        }
+        self.channel.close();
+        self.node.remove(self);
+        self.serving.abort_all();
+        self.fail_pending();
+        for seat in &self.landings {
+            let _ = seat.wake();
+        }
+        self.ended.notify(usize::MAX);
+    }
+
+    /// The peer is gone: what it had sent before still counts.
+    pub(crate) fn hang_up(self: &Arc<Self>) {
+        let mut last = Scratch::default();
+        let _ = self.channel.receive(usize::MAX, |message| {
+            let _ = self.sort(message, &mut last);
+        });
+        for waker in last.wakers {
+            waker.wake();
+        }
+        self.close("its process has ended or closed the channel");
+    }
+
+    /// Waits until every call of the peer has its answer in the ring, or until `until`. Returns how many
+    /// have not.
+    pub(crate) async fn drained(self: &Arc<Self>, until: Instant) -> u64 {
+        loop {
+            let answered = self.answered.listen();
+            let live = self.serving.live();
+            if self.is_closed() || live == 0 && (!self.channel.staged() || self.channel.flush()) {
+                return 0;
+            }
+            let Some(executor) = self.node.executor() else {
+                return live;
+            };
+            // An answer that is staged moves on when the peer reads, of which nobody tells us here.
+            let tick = Instant::now() + Duration::from_millis(1);
+            let at = if live == 0 { tick.min(until) } else { until };
+            let _ = urpc_executor::timeout_at(&executor, at, answered).await;
+            if Instant::now() >= until {
+                return self.serving.live();
+            }
+        }
+    }
+
+    /// A call of the peer has its answer.
+    pub(crate) fn end_call(&self, id: u32) {
+        self.serving.end(id);
+        // SeqCst with the store in `Server::shutdown`: either we see it, or it sees this call ended.
+        if self.draining.load(Ordering::SeqCst) {
+            self.answered.notify(usize::MAX);
+        }
+    }
+
+    /// Fails the calls that wait. Again, a little later, for one that was begun meanwhile.
+    pub(crate) fn fail_pending(&self) {
+        let why = self.closed.get().map_or("", String::as_str);
+        self.pending.tidy();
+        self.pending.fail_all(|| closed(why, Executed::Maybe));
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            calls: self.pending.count(),
+            served: self.serving.count(),
+            ..self.counters.read()
+        }
+    }
+}
+
+fn closed(why: &str, executed: Executed) -> CallError {
+    CallError::new(CallErrorKind::Closed, executed, why)
+}
+
+/// The words of the channel's page, as `donate` wants them.
+pub(crate) fn grant_words(words: urpc_channel::GrantWords<'_>) -> GrantWords<'_> {
+    GrantWords {
+        grant: words.grant,
+        cpu: words.cpu,
+        limit_us: words.limit_us,
+    }
+}
+
+/// What a receive leaves to be done; kept by each thread, so that it is allocated once.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    wakers: Vec<Waker>,
+    calls: Vec<Message>,
+}

@@ -1,0 +1,167 @@
+//! Connecting: from a name, or an inherited socket, to a [`Peer`].
+
+use std::fmt;
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use urpc_donate::Credentials;
+
+use crate::bind::{self, Allow};
+use crate::call::Peer;
+use crate::error::Result;
+use crate::names;
+use crate::runtime;
+use crate::service::{Procedure, Service, Services};
+
+/// Connects to the server of `name`: `$URPC_DIR/NAME.sock`, else in `$XDG_RUNTIME_DIR/urpc`, else in
+/// `/tmp/urpc-$UID`; a name with a `/` is a path. See [`Connect`].
+///
+/// # Errors
+/// At once if there is no server; if it runs as another user; if it speaks another version.
+pub fn connect(name: impl Into<String>) -> Connect {
+    Connect::new(To::Name(name.into()))
+}
+
+/// Connects to the process at the other end of `socket`, a connected Unix stream socket, which calls
+/// [`serve_fd`](crate::serve_fd).
+///
+/// ```
+/// # let rt = urpc::Runtime::builder().processors(1).build()?;
+/// # rt.block_on(async {
+/// let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+/// // Usually in a child, which inherits `theirs`:
+/// let _server = urpc::serve_fd(theirs)
+///     .method("double", |n: u32| async move { 2 * n })
+///     .bind()?;
+/// let peer = urpc::connect_fd(ours).await?;
+/// assert_eq!(urpc::call::<u32>(&peer, "double", 21u32).await?, 42);
+/// # urpc::Result::Ok(()) })?;
+/// # urpc::Result::Ok(())
+/// ```
+pub fn connect_fd(socket: impl Into<OwnedFd>) -> Connect {
+    Connect::new(To::Socket(socket.into()))
+}
+
+enum To {
+    Name(String),
+    Socket(OwnedFd),
+}
+
+struct Plan {
+    to: To,
+    services: Services,
+    allow: Allow,
+}
+
+/// A future of a [`Peer`]. What is offered here can be called by the server, over the same channel
+/// ([`Caller::peer`](crate::Caller::peer)).
+///
+/// # Cancellation
+/// Nothing stays bound.
+#[must_use = "nothing is connected unless it is awaited"]
+pub struct Connect {
+    state: State,
+}
+
+enum State {
+    Planned(Option<Plan>),
+    Running(Pin<Box<dyn Future<Output = Result<Peer>> + Send>>),
+}
+
+impl Connect {
+    fn new(to: To) -> Self {
+        let plan = Plan {
+            to,
+            services: Services::default(),
+            allow: Allow::default(),
+        };
+        Self {
+            state: State::Planned(Some(plan)),
+        }
+    }
+
+    fn plan(mut self, change: impl FnOnce(&mut Plan)) -> Self {
+        match &mut self.state {
+            State::Planned(Some(plan)) => change(plan),
+            _ => panic!("a connection is planned before it is first polled"),
+        }
+        self
+    }
+
+    /// Offers the server a free-form procedure.
+    ///
+    /// # Panics
+    /// If there is a procedure of this name already.
+    pub fn method<A, F, Fut>(self, name: &str, handler: F) -> Self
+    where
+        A: DeserializeOwned + Send + 'static,
+        F: Fn(A) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: Serialize> + Send + 'static,
+    {
+        self.plan(|plan| plan.services.add(Procedure::free(name, handler)))
+    }
+
+    /// Offers the server all procedures of a service.
+    ///
+    /// # Panics
+    /// If there is a procedure of one of their names already.
+    #[allow(clippy::should_implement_trait)]
+    pub fn add(self, service: impl Service) -> Self {
+        self.plan(|plan| {
+            for procedure in service.procedures() {
+                plan.services.add(procedure);
+            }
+        })
+    }
+
+    /// Decides by the server's credentials whether it is the right one. The default is a server of the
+    /// same user.
+    pub fn allow(self, allowed: impl Fn(Credentials) -> bool + Send + Sync + 'static) -> Self {
+        self.plan(|plan| plan.allow = Allow::If(Arc::new(allowed)))
+    }
+}
+
+impl Future for Connect {
+    type Output = Result<Peer>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let State::Planned(plan) = &mut self.state {
+            let plan = plan.take().expect("planned once");
+            self.state = State::Running(Box::pin(run(plan)));
+        }
+        match &mut self.state {
+            State::Running(running) => running.as_mut().poll(cx),
+            State::Planned(_) => unreachable!("just started"),
+        }
+    }
+}
+
+async fn run(plan: Plan) -> Result<Peer> {
+    let node = runtime::current_node()?;
+    let offer = Arc::new(plan.services);
+    // The handshake waits for another process: not on a processor.
+    let bound = blocking::unblock(move || {
+        let (name, socket) = match plan.to {
+            To::Name(name) => {
+                let socket = names::connect(&name)?;
+                (name, socket)
+            }
+            To::Socket(socket) => ("an inherited socket".to_owned(), socket),
+        };
+        let binding = bind::connect(&node, name, socket, &offer, &plan.allow)?;
+        // Made here, so that a binding whose future is dropped meanwhile is closed with its result.
+        Ok(Peer::holding(binding))
+    });
+    bound.await
+}
+
+impl fmt::Debug for Connect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connect").finish_non_exhaustive()
+    }
+}

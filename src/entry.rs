@@ -1,0 +1,388 @@
+//! One outgoing call's meeting point: here its caller and its reply find each other.
+//!
+//! All unsafe code of this crate is in this file. The state word says who may touch what:
+//!
+//! | state | the caller | `waker` belongs to | `answer` belongs to |
+//! | --- | --- | --- | --- |
+//! | `Free` | none | the next caller | the next caller |
+//! | `Waiting` | waits | nobody | nobody |
+//! | `Registering` | waits | who set this state | nobody |
+//! | `Claimed` | waits | who set this state, if it came from `Waiting`; else the registrar | who set this state |
+//! | `Answered` | is woken | the caller | the caller |
+//! | `Abandoned` | is gone | the next caller | the next caller |
+//!
+//! `Claimed` and `Registering` last a few instructions; whoever meets them goes on to something else
+//! instead of waiting. An id stays taken until its answer has come: a reply can never hit a later call.
+//!
+//! The file is generic over what an answer is, so that loom can check it: `loom_entry` below.
+
+use std::task::Waker;
+
+use sync::{AtomicU32, Ordering, UnsafeCell};
+
+#[cfg(not(urpc_loom))]
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// `std`'s cell with loom's closures.
+    #[derive(Debug, Default)]
+    pub(super) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(super) fn new(value: T) -> Self {
+            Self(std::cell::UnsafeCell::new(value))
+        }
+        pub(super) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+}
+
+#[cfg(urpc_loom)]
+mod sync {
+    pub(super) use loom::cell::UnsafeCell;
+    pub(super) use loom::sync::atomic::{AtomicU32, Ordering};
+}
+
+const FREE: u32 = 0;
+const WAITING: u32 = 1;
+const REGISTERING: u32 = 2;
+const CLAIMED: u32 = 3;
+const ANSWERED: u32 = 4;
+const ABANDONED: u32 = 5;
+const STATE: u32 = 0xFFFF;
+
+/// How often the caller finds its call's state.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Poll<A> {
+    /// The answer; the entry is free.
+    Answered(A),
+    /// The waker is registered.
+    Waiting,
+    /// Somebody else is at the entry this very moment: look again.
+    Busy,
+}
+
+/// What became of an answer.
+#[derive(Debug)]
+pub(crate) enum Delivery {
+    /// Its caller has to be woken (or, with `None`, is looking right now).
+    Delivered(Option<Waker>),
+    /// Its caller is gone; the id is free now.
+    Freed,
+    /// No such call: never made, of an older generation, or answered before. A violation.
+    Unknown,
+}
+
+/// What became of an attempt to leave.
+#[derive(Debug)]
+pub(crate) enum Leave<A> {
+    /// The call goes on without its caller; the id stays taken until the answer comes.
+    Abandoned,
+    /// The answer was there already; the id is free now.
+    Answered(A),
+    /// Somebody else is at the entry this very moment: try again later.
+    Busy,
+}
+
+/// See the [module's documentation](self). `word` is `generation << 16 | state`.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct Entry<A> {
+    word: AtomicU32,
+    waker: UnsafeCell<Option<Waker>>,
+    answer: UnsafeCell<Option<A>>,
+}
+
+// SAFETY: the cells are touched only by the party that the state word names in the table above, and
+// every change of hands is an Acquire/Release pair on that word. What is handed over is `Send`.
+unsafe impl<A: Send> Sync for Entry<A> {}
+// SAFETY: as above; the entry owns what it holds.
+unsafe impl<A: Send> Send for Entry<A> {}
+
+impl<A> Entry<A> {
+    pub(crate) fn new() -> Self {
+        Self {
+            word: AtomicU32::new(FREE),
+            waker: UnsafeCell::new(None),
+            answer: UnsafeCell::new(None),
+        }
+    }
+
+    /// Free → Waiting, by the one who took this entry's id from the free list. Returns the generation.
+    pub(crate) fn begin(&self, waker: Waker) -> u16 {
+        let generation = ((self.word.load(Ordering::Relaxed) >> 16) as u16).wrapping_add(1);
+        self.set_waker(Some(waker));
+        // Pairs with the Acquire in `deliver`: the answerer finds the waker.
+        let word = u32::from(generation) << 16 | WAITING;
+        self.word.store(word, Ordering::Release);
+        generation
+    }
+
+    /// Waiting → Free, for a call that could not be sent after all.
+    pub(crate) fn undo(&self) -> Leave<A> {
+        self.leave(FREE)
+    }
+
+    /// The caller looks: Answered → Free, or the waker is replaced.
+    pub(crate) fn poll(&self, waker: &Waker) -> Poll<A> {
+        let word = self.word.load(Ordering::Acquire);
+        match word & STATE {
+            ANSWERED => Poll::Answered(self.take(word)),
+            WAITING => {
+                if !self.change(word, REGISTERING) {
+                    return Poll::Busy;
+                }
+                self.waker_mut(|own| match own {
+                    Some(own) => own.clone_from(waker),
+                    None => *own = Some(waker.clone()),
+                });
+                // If an answer came meanwhile, its bearer left the waker to us; leave it for the next
+                // call to replace.
+                if self.change(word & !STATE | REGISTERING, WAITING) {
+                    Poll::Waiting
+                } else {
+                    Poll::Busy
+                }
+            }
+            _ => Poll::Busy,
+        }
+    }
+
+    /// Wakes the caller so that it looks at its deadline. False if somebody else is at the entry.
+    pub(crate) fn nudge(&self) -> bool {
+        let word = self.word.load(Ordering::Acquire);
+        if word & STATE != WAITING {
+            return true; // nobody waits, or the answer is on its way
+        }
+        if !self.change(word, REGISTERING) {
+            return false;
+        }
+        self.waker_mut(|waker| {
+            if let Some(waker) = waker {
+                waker.wake_by_ref();
+            }
+        });
+        self.change(word & !STATE | REGISTERING, WAITING);
+        true
+    }
+
+    /// Delivers the answer of generation `generation`: Waiting → Claimed → Answered, Abandoned → Free.
+    pub(crate) fn deliver(&self, generation: u16, answer: A) -> Delivery {
+        let mut word = self.word.load(Ordering::Acquire);
+        loop {
+            if (word >> 16) as u16 != generation {
+                return Delivery::Unknown;
+            }
+            let next = match word & STATE {
+                WAITING | REGISTERING => CLAIMED,
+                ABANDONED => FREE,
+                _ => return Delivery::Unknown,
+            };
+            // AcqRel: takes over the waker from `begin` or `poll`. Pairs with `leave`.
+            match self.word.compare_exchange(
+                word,
+                word & !STATE | next,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) if next == FREE => return Delivery::Freed,
+                Ok(_) => break,
+                Err(now) => word = now,
+            }
+        }
+        // SAFETY: in Claimed the answer is ours (see the table).
+        self.answer.with_mut(|cell| unsafe { *cell = Some(answer) });
+        let waker = match word & STATE {
+            WAITING => self.waker_mut(Option::take),
+            _ => None, // the registrar has the waker, and looks again itself
+        };
+        // Pairs with the Acquire in `poll` and `leave`: the caller finds the answer.
+        self.word.store(word & !STATE | ANSWERED, Ordering::Release);
+        Delivery::Delivered(waker)
+    }
+
+    /// The caller is gone: Waiting → Abandoned, Answered → Free.
+    pub(crate) fn abandon(&self) -> Leave<A> {
+        self.leave(ABANDONED)
+    }
+
+    /// The generation of the latest call.
+    pub(crate) fn generation(&self) -> u16 {
+        (self.word.load(Ordering::Relaxed) >> 16) as u16
+    }
+
+    /// Not begun, or not any more.
+    pub(crate) fn is_free(&self) -> bool {
+        self.word.load(Ordering::Relaxed) & STATE == FREE
+    }
+
+    /// A caller waits for the answer.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        let state = self.word.load(Ordering::Relaxed) & STATE;
+        matches!(state, WAITING | REGISTERING)
+    }
+
+    fn leave(&self, to: u32) -> Leave<A> {
+        let word = self.word.load(Ordering::Acquire);
+        match word & STATE {
+            ANSWERED => Leave::Answered(self.take(word)),
+            WAITING if self.change(word, REGISTERING) => {
+                let waker = self.waker_mut(Option::take);
+                let left = self.change(word & !STATE | REGISTERING, to);
+                // Outside of the entry: dropping a waker can run anything.
+                drop(waker);
+                if left { Leave::Abandoned } else { Leave::Busy }
+            }
+            _ => Leave::Busy,
+        }
+    }
+
+    /// Answered → Free.
+    fn take(&self, word: u32) -> A {
+        // SAFETY: in Answered both cells are the caller's, and only the caller calls this.
+        let answer = self.answer.with_mut(|cell| unsafe { (*cell).take() });
+        self.word.store(word & !STATE | FREE, Ordering::Release);
+        answer.expect("an answered entry holds its answer")
+    }
+
+    fn change(&self, from: u32, to: u32) -> bool {
+        self.word
+            .compare_exchange(
+                from,
+                from & !STATE | to,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            )
+            .is_ok()
+    }
+
+    fn set_waker(&self, waker: Option<Waker>) {
+        self.waker_mut(|own| *own = waker);
+    }
+
+    fn waker_mut<R>(&self, f: impl FnOnce(&mut Option<Waker>) -> R) -> R {
+        // SAFETY: the callers hold the state in which the waker is theirs: `begin` a free entry taken
+        // from the free list, `poll`, `nudge` and `leave` Registering, `deliver` Claimed.
+        self.waker.with_mut(|cell| f(unsafe { &mut *cell }))
+    }
+}
+
+#[cfg(all(test, not(urpc_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_meets_its_caller() {
+        let entry = Entry::new();
+        let generation = entry.begin(Waker::noop().clone());
+        assert_eq!(entry.poll(Waker::noop()), Poll::Waiting);
+        let delivery = entry.deliver(generation, 42);
+        assert!(matches!(delivery, Delivery::Delivered(Some(_))));
+        assert_eq!(entry.poll(Waker::noop()), Poll::Answered(42));
+    }
+
+    #[test]
+    fn a_second_a_stale_and_an_unasked_reply_are_unknown() {
+        let entry = Entry::new();
+        assert!(matches!(entry.deliver(0, 1), Delivery::Unknown));
+        let first = entry.begin(Waker::noop().clone());
+        assert!(matches!(entry.deliver(first, 1), Delivery::Delivered(_)));
+        assert!(matches!(entry.deliver(first, 2), Delivery::Unknown));
+        assert_eq!(entry.poll(Waker::noop()), Poll::Answered(1));
+        let second = entry.begin(Waker::noop().clone());
+        assert_ne!(first, second);
+        assert!(matches!(entry.deliver(first, 3), Delivery::Unknown));
+    }
+
+    #[test]
+    fn the_id_of_a_dropped_call_is_free_once_its_reply_has_come() {
+        let entry = Entry::new();
+        let generation = entry.begin(Waker::noop().clone());
+        assert!(matches!(entry.abandon(), Leave::Abandoned));
+        assert!(matches!(entry.deliver(generation, 1), Delivery::Freed));
+        assert!(matches!(entry.deliver(generation, 1), Delivery::Unknown));
+    }
+}
+
+#[cfg(all(test, urpc_loom))]
+mod loom_entry {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+    use std::sync::atomic::{AtomicUsize, Ordering as Std};
+
+    struct Count(AtomicUsize);
+    impl std::task::Wake for Count {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, Std::SeqCst);
+        }
+    }
+
+    /// cancel/reply: whatever the order, the answer is taken once, or the id is freed once.
+    #[test]
+    fn loom_a_cancel_and_a_reply_free_the_id_exactly_once() {
+        loom::model(|| {
+            let entry = Arc::new(Entry::new());
+            let generation = entry.begin(Waker::noop().clone());
+            let replier = {
+                let entry = entry.clone();
+                thread::spawn(move || entry.deliver(generation, 7))
+            };
+            let mut left = entry.abandon();
+            let delivery = replier.join().unwrap();
+            if matches!(left, Leave::Busy) {
+                left = entry.abandon(); // as the scan does it, later
+            }
+            match (left, delivery) {
+                (Leave::Abandoned, Delivery::Freed) => {}
+                (Leave::Answered(7), Delivery::Delivered(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        });
+    }
+
+    /// A caller that changes its waker while the reply comes is woken, or sees it.
+    #[test]
+    fn loom_a_reply_is_not_missed_while_the_waker_changes() {
+        loom::model(|| {
+            let entry = Arc::new(Entry::new());
+            let generation = entry.begin(Waker::noop().clone());
+            let replier = {
+                let entry = entry.clone();
+                thread::spawn(move || match entry.deliver(generation, 7) {
+                    Delivery::Delivered(waker) => waker.map(Waker::wake),
+                    other => panic!("{other:?}"),
+                })
+            };
+            let count = std::sync::Arc::new(Count(AtomicUsize::new(0)));
+            let waker = Waker::from(count.clone());
+            let first = entry.poll(&waker);
+            replier.join().unwrap();
+            match first {
+                Poll::Answered(7) => return,
+                Poll::Waiting => assert_eq!(count.0.load(Std::SeqCst), 1, "woken"),
+                Poll::Busy => {} // the caller looks again at once
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(entry.poll(&waker), Poll::Answered(7));
+        });
+    }
+
+    /// The death of the peer answers a call that a reply answers as well: one of them does.
+    #[test]
+    fn loom_a_call_is_answered_once_by_reply_or_by_close() {
+        loom::model(|| {
+            let entry = Arc::new(Entry::new());
+            let generation = entry.begin(Waker::noop().clone());
+            let closer = {
+                let entry = entry.clone();
+                thread::spawn(move || entry.deliver(generation, 1))
+            };
+            let reply = entry.deliver(generation, 2);
+            let close = closer.join().unwrap();
+            let delivered = |d: &Delivery| usize::from(matches!(d, Delivery::Delivered(_)));
+            assert_eq!(delivered(&reply) + delivered(&close), 1);
+        });
+    }
+}

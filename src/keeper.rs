@@ -1,0 +1,356 @@
+//! The keeper: one thread that waits for what only the kernel can tell.
+//!
+//! It holds no processor and runs no task, so that a handler which blocks cannot stop it. It sleeps in
+//! one epoll on the listening sockets, on connections whose handshake is not finished, on the peers'
+//! hang-ups and pidfds, on the bell while no worker sits there, and on the next timer while no
+//! processor would see to it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::net::{RecvFlags, SendFlags};
+use slab::Slab;
+use urpc_donate::PeerProcess;
+
+use crate::bell::{Bell, timeout};
+use crate::bind::{self, Received, With};
+use crate::binding::Binding;
+use crate::limits;
+use crate::node::{Node, lock};
+use crate::serve::Listener;
+use crate::stats::add;
+use crate::wire::Nanos;
+
+/// What a token of the epoll stands for: the kind in the highest byte, a key below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Poke,
+    Bell,
+    Peer(u64),
+    Pidfd(u64),
+    Listener(u64),
+    Unbound(u64),
+}
+
+impl Token {
+    fn pack(self) -> EventData {
+        let (kind, key) = match self {
+            Self::Poke => (0, 0),
+            Self::Bell => (1, 0),
+            Self::Peer(key) => (2, key),
+            Self::Pidfd(key) => (3, key),
+            Self::Listener(key) => (4, key),
+            Self::Unbound(key) => (5, key),
+        };
+        EventData::new_u64(kind << 56 | key)
+    }
+
+    fn unpack(data: EventData) -> Self {
+        let word = data.u64();
+        let key = word & (u64::MAX >> 8);
+        match word >> 56 {
+            0 => Self::Poke,
+            1 => Self::Bell,
+            2 => Self::Peer(key),
+            3 => Self::Pidfd(key),
+            4 => Self::Listener(key),
+            _ => Self::Unbound(key),
+        }
+    }
+}
+
+/// A connection whose handshake is not finished.
+struct Unbound {
+    socket: OwnedFd,
+    process: PeerProcess,
+    received: Received,
+    until: Instant,
+    listener: Arc<Listener>,
+}
+
+/// See the [module's documentation](self).
+pub(crate) struct Keeper {
+    epoll: OwnedFd,
+    poke: OwnedFd,
+    poked: AtomicBool,
+    listeners: Mutex<Slab<Arc<Listener>>>,
+    unbound: Mutex<Slab<Unbound>>,
+    /// Closed, but some call may have been begun at that very moment.
+    closing: Mutex<Vec<Arc<Binding>>>,
+}
+
+impl Keeper {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let poke = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let flags = EventFlags::IN | EventFlags::ET;
+        epoll::add(&epoll, &poke, Token::Poke.pack(), flags)?;
+        Ok(Self {
+            epoll,
+            poke,
+            poked: AtomicBool::new(false),
+            listeners: Mutex::default(),
+            unbound: Mutex::default(),
+            closing: Mutex::default(),
+        })
+    }
+
+    /// A bell that this keeper hears while nobody sits at it.
+    pub(crate) fn new_bell(&self) -> std::io::Result<Bell> {
+        let outer = self.epoll.try_clone()?;
+        Bell::new(outer, Token::Bell.pack().u64())
+    }
+
+    /// Has the keeper look at everything once more.
+    pub(crate) fn poke(&self) {
+        self.poked.store(true, Ordering::Release);
+        let _ = rustix::io::write(&self.poke, &1u64.to_ne_bytes());
+    }
+
+    /// Watches for a peer's end.
+    pub(crate) fn watch_peer(&self, binding: &Binding) -> std::io::Result<()> {
+        let key = binding.key.load(Ordering::Relaxed);
+        let token = Token::Peer(key).pack();
+        epoll::add(&self.epoll, &binding.socket, token, EventFlags::RDHUP)?;
+        if let Some(pidfd) = binding.process.pidfd() {
+            epoll::add(&self.epoll, pidfd, Token::Pidfd(key).pack(), EventFlags::IN)?;
+        }
+        Ok(())
+    }
+
+    /// Stops watching a closed binding, and sees to what may still wait for it.
+    pub(crate) fn unwatch_peer(&self, binding: &Arc<Binding>) {
+        let _ = epoll::delete(&self.epoll, &binding.socket);
+        if let Some(pidfd) = binding.process.pidfd() {
+            let _ = epoll::delete(&self.epoll, pidfd);
+        }
+        lock(&self.closing).push(Arc::clone(binding));
+        self.poke();
+    }
+
+    /// Accepts bindings for a server.
+    pub(crate) fn listen(&self, listener: &Arc<Listener>) -> std::io::Result<()> {
+        let key = lock(&self.listeners).insert(Arc::clone(listener)) as u64;
+        listener.key.store(key, Ordering::Relaxed);
+        let token = Token::Listener(key).pack();
+        let added =
+            listener.with_socket(|socket| epoll::add(&self.epoll, socket, token, EventFlags::IN));
+        Ok(added.unwrap_or(Ok(()))?)
+    }
+
+    /// Accepts no more for it; connections that are not bound yet are dropped.
+    pub(crate) fn unlisten(&self, listener: &Arc<Listener>) {
+        listener.with_socket(|socket| epoll::delete(&self.epoll, socket));
+        let key = listener.key.load(Ordering::Relaxed);
+        lock(&self.listeners).try_remove(key as usize);
+        lock(&self.unbound).retain(|_, unbound| !Arc::ptr_eq(&unbound.listener, listener));
+    }
+
+    /// Takes a connection that is not bound yet.
+    pub(crate) fn greet(
+        &self,
+        socket: OwnedFd,
+        process: PeerProcess,
+        listener: &Arc<Listener>,
+    ) -> std::io::Result<()> {
+        let mut unbound = lock(&self.unbound);
+        if unbound.len() >= limits::UNBOUND {
+            return Err(std::io::Error::other("too many unfinished handshakes"));
+        }
+        let entry = unbound.vacant_entry();
+        let token = Token::Unbound(entry.key() as u64).pack();
+        epoll::add(&self.epoll, &socket, token, EventFlags::IN)?;
+        entry.insert(Unbound {
+            socket,
+            process,
+            received: Received::default(),
+            until: Instant::now() + limits::HANDSHAKE,
+            listener: Arc::clone(listener),
+        });
+        drop(unbound);
+        self.poke(); // for its time limit
+        Ok(())
+    }
+
+    /// Nothing is watched any more.
+    pub(crate) fn clear(&self) {
+        lock(&self.listeners).clear();
+        lock(&self.unbound).clear();
+        lock(&self.closing).clear();
+    }
+}
+
+/// The keeper's thread.
+pub(crate) fn run(node: &Arc<Node>) {
+    let keeper = &node.keeper;
+    let mut events = Vec::with_capacity(64);
+    let mut again = None;
+    while !node.stopping.load(Ordering::Acquire) {
+        let until = timeout(again);
+        events.clear();
+        let buffer = rustix::buffer::spare_capacity(&mut events);
+        match epoll::wait(&keeper.epoll, buffer, until.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => panic!("the keeper cannot wait: {error}"),
+        }
+        for event in &events {
+            let data = event.data;
+            match Token::unpack(data) {
+                Token::Poke => {}
+                Token::Bell => hear(node),
+                Token::Peer(key) | Token::Pidfd(key) => {
+                    if let Some(binding) = node.binding(key) {
+                        binding.hang_up();
+                    }
+                }
+                Token::Listener(key) => accept(node, key),
+                Token::Unbound(key) => advance(node, key),
+            }
+        }
+        again = see_to_time(node);
+    }
+    Node::forget_bindings();
+}
+
+/// The bell rang and nobody sits there: somebody has to scan.
+fn hear(node: &Arc<Node>) {
+    add(&node.counters.system_calls, 1);
+    node.bell.heard(|key| node.answer(key));
+    node.look();
+}
+
+/// Timers, deadlines and what is left of closed channels. Says when to look again.
+fn see_to_time(node: &Arc<Node>) -> Option<Instant> {
+    let keeper = &node.keeper;
+    let poked = keeper.poked.swap(false, Ordering::AcqRel);
+    let now = Instant::now();
+    let mut again: Option<Instant> = None;
+    let mut sooner = |at: Instant| again = Some(again.map_or(at, |other| other.min(at)));
+
+    // Outside of the lock: a waker can run anything.
+    let mut closing = std::mem::take(&mut *lock(&keeper.closing));
+    closing.retain(|binding| {
+        binding.fail_pending();
+        binding.pending.outstanding()
+    });
+    if !closing.is_empty() {
+        lock(&keeper.closing).append(&mut closing);
+        sooner(now + Duration::from_millis(5));
+    }
+    lock(&keeper.unbound).retain(|_, unbound| {
+        let late = unbound.until <= now;
+        if late {
+            let _ = epoll::delete(&keeper.epoll, &unbound.socket);
+        } else {
+            sooner(unbound.until);
+        }
+        !late
+    });
+    let Some(executor) = node.executor() else {
+        return again;
+    };
+    // While some processor is held, its worker sees to timers and deadlines, unless this thread was
+    // told of one.
+    let alone = executor.unheld() == executor.processors();
+    if alone || poked {
+        executor.timers().fire_due(now);
+        node.expire(Nanos::now());
+        executor.timers().next().into_iter().for_each(&mut sooner);
+        let deadline = node.next_deadline().to_instant();
+        deadline.into_iter().for_each(&mut sooner);
+    }
+    again
+}
+
+/// Somebody connects. Who it is comes first.
+fn accept(node: &Arc<Node>, key: u64) {
+    let listener = lock(&node.keeper.listeners).get(key as usize).cloned();
+    let Some(listener) = listener else { return };
+    // Bounded, so that a crowd cannot keep the keeper from everything else; the rest is reported again.
+    for _ in 0..16 {
+        let Some(socket) = listener.accept() else {
+            return;
+        };
+        let refusal = match listener.allow.check(&socket) {
+            Ok(process) => {
+                let kept = socket.try_clone();
+                let greeted = node.keeper.greet(socket, process, &listener);
+                match (greeted, kept) {
+                    (Err(error), Ok(socket)) => Some((
+                        socket,
+                        crate::error::Error::system("bind one more client", error),
+                    )),
+                    _ => None,
+                }
+            }
+            Err(error) => Some((socket, error)),
+        };
+        if let Some((socket, error)) = refusal {
+            bind::refuse(&socket, &error);
+        }
+    }
+}
+
+/// A connection has something to say.
+fn advance(node: &Arc<Node>, key: u64) {
+    let keeper = &node.keeper;
+    let key = key as usize;
+    let whole = {
+        let mut all = lock(&keeper.unbound);
+        let Some(unbound) = all.get_mut(key) else {
+            return;
+        };
+        match unbound
+            .received
+            .advance(&unbound.socket, RecvFlags::DONTWAIT)
+        {
+            Ok(false) => return,
+            Ok(true) => Ok(all.remove(key)),
+            Err(error) => Err((all.remove(key), error)),
+        }
+    };
+    let bound = match whole {
+        Ok(unbound) => {
+            let _ = epoll::delete(&keeper.epoll, &unbound.socket);
+            let socket = unbound.socket.try_clone();
+            let listener = Arc::clone(&unbound.listener);
+            finish(node, unbound).map_err(|error| (socket.ok(), listener, error))
+        }
+        Err((unbound, error)) => {
+            let _ = epoll::delete(&keeper.epoll, &unbound.socket);
+            Err((Some(unbound.socket), unbound.listener, error))
+        }
+    };
+    if let Err((socket, listener, error)) = bound {
+        if let Some(socket) = socket {
+            bind::refuse(&socket, &error);
+        }
+        listener.refused(&error);
+    }
+}
+
+/// The peer has said its hello: say ours, and the channel is open.
+fn finish(node: &Arc<Node>, unbound: Unbound) -> crate::Result<()> {
+    let listener = Arc::clone(&unbound.listener);
+    let (outbox, greeting) = bind::greeting(node, &listener.offer)?;
+    let socket = unbound.socket.as_fd().try_clone_to_owned()?;
+    let with = With {
+        node,
+        name: format!("process {}", unbound.process.credentials().pid),
+        process: unbound.process,
+        socket: unbound.socket,
+        offer: &listener.offer,
+        accepting: true,
+        draining: Arc::clone(&listener.draining),
+    };
+    // Checked before it is greeted: a peer that is refused gets a reason and no memory of ours.
+    let binding = bind::bind(outbox, unbound.received, with)?;
+    greeting.send(node, &socket, SendFlags::DONTWAIT)?;
+    node.add(&binding)?;
+    listener.bound(&binding);
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! Reserve workers: threads that run tasks here although no processor of this process is free.
+//!
+//! A **landing** comes up when a peer lends its processor: it serves the donor's messages, runs the
+//! tasks they become, and returns the processor when every message has its reply or nothing is ready
+//! (R21, R22). The **stand-in** of a process without processors comes up for everything else: a ring, a
+//! due timer, a task woken by a foreign thread. Liveness never depends on a donation.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use urpc_donate::{Arrival, GrantWords, Landing};
+
+use crate::binding::{Binding, grant_words};
+use crate::node::Node;
+use crate::peers::scan_one;
+use crate::stats::add;
+use crate::wire::Nanos;
+
+/// The thread of landing `k` of this channel.
+pub(crate) fn run(node: &Arc<Node>, binding: &Arc<Binding>, k: usize) {
+    Node::set_current(Some(Arc::clone(node)));
+    let words = grant_words(binding.channel.inbox().grant(k));
+    let returned = binding.channel.outbox().returned(k);
+    let seat = &binding.landings[k];
+    let mut landing = Landing::open(returned);
+    loop {
+        let ticket = seat.ticket();
+        if binding.is_closed() {
+            break;
+        }
+        let Arrival::Granted {
+            sequence,
+            live,
+            cpu,
+            ..
+        } = landing.wait(words, seat, ticket)
+        else {
+            continue; // woken: the channel is closed
+        };
+        // A grant is a claim: no more of them run at once than there are CPUs to run them on.
+        if live && let Some(_permit) = Permit::take(node) {
+            if node.parallel {
+                Node::with_affinity(|affinity| affinity.bind(cpu));
+            }
+            add(&binding.counters.donations_received, 1);
+            serve(node, binding, words, sequence);
+        }
+        add(&binding.counters.system_calls, 2);
+        landing.give_back(returned, sequence);
+    }
+    Node::set_current(None);
+    Node::forget_bindings();
+}
+
+/// Runs with the donor's processor until it is to be returned.
+fn serve(node: &Arc<Node>, donor: &Arc<Binding>, words: GrantWords<'_>, sequence: u32) {
+    let Some(executor) = node.executor() else {
+        return;
+    };
+    let served = || donor.serving.live() == 0 && !donor.channel.has_incoming();
+    // The first look must come before the first question.
+    let mut arrived = false;
+    let mut bounds = Busy::default();
+    executor.run_while(
+        || Landing::holds(words, sequence) && (!std::mem::replace(&mut arrived, true) || !served()),
+        |_worker| {
+            bounds.tick(node, Some(donor));
+            Node::with_scratch(|scratch| scan_one(donor, scratch))
+        },
+    );
+    leave(node, Some(donor));
+}
+
+/// Before a reserve worker sleeps: what is left is somebody else's from here on.
+fn leave(node: &Arc<Node>, donor: Option<&Arc<Binding>>) {
+    let bindings = node.local_bindings();
+    for binding in bindings.iter() {
+        if binding.channel.staged() {
+            binding.channel.flush();
+        }
+        binding.channel.announce_blocked();
+    }
+    node.ring_sleepers(donor);
+    if let Some(executor) = node.executor()
+        && executor.has_ready()
+    {
+        executor.notify();
+    }
+}
+
+/// The thread of the stand-in.
+pub(crate) fn stand_in(node: &Arc<Node>) {
+    Node::set_current(Some(Arc::clone(node)));
+    let mut bounds = Busy::default();
+    while !node.stopping.load(Ordering::Acquire) {
+        let ticket = node.stand_in.ticket();
+        let Some(executor) = node.executor() else {
+            break;
+        };
+        executor.run_while(
+            || !node.stopping.load(Ordering::Relaxed),
+            |_worker| {
+                bounds.tick(node, None);
+                node.scan_all()
+            },
+        );
+        leave(node, None);
+        if !node.last_look() && !executor.has_ready() {
+            drop(executor);
+            Node::forget_bindings();
+            node.stand_in.sleep(ticket, None);
+        }
+    }
+    Node::set_current(None);
+    Node::forget_bindings();
+}
+
+/// A reserve worker that does not run out of work rings who sleeps on its messages all the same, as a
+/// busy worker does; and sees to the deadlines.
+#[derive(Default)]
+struct Busy(Option<Nanos>);
+
+impl Busy {
+    fn tick(&mut self, node: &Arc<Node>, donor: Option<&Arc<Binding>>) {
+        let now = Nanos::coarse();
+        let before = self.0.replace(now);
+        if before.is_some_and(|before| before != now) {
+            node.expire(now);
+            node.ring_sleepers(donor);
+        }
+    }
+}
+
+/// The right of a landing to run.
+struct Permit<'a>(&'a AtomicU64);
+
+impl<'a> Permit<'a> {
+    fn take(node: &'a Node) -> Option<Self> {
+        let most = node.config.processors.max(node.cpus) as u64;
+        let running = &node.landings_running;
+        let taken = running.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |running| {
+            (running < most).then_some(running + 1)
+        });
+        taken.is_ok().then(|| Self(running))
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

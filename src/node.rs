@@ -1,0 +1,384 @@
+//! One runtime's share of the system: its processors' seats, its peers, its presence page, its bell.
+//!
+//! A node knows the three parts of the paper (`executor`, `channel`, `donate`) and joins them; what is
+//! done when nothing is ready is in `peers.rs`, what waits for the kernel in `keeper.rs`.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::thread::JoinHandle as Thread;
+use std::time::Duration;
+
+use urpc_channel::OwnPage;
+use urpc_donate::{Affinity, Presence, Seat};
+use urpc_executor::{Executor, JoinHandle};
+
+use crate::bell::Bell;
+use crate::binding::{Binding, Scratch};
+use crate::caller;
+use crate::error::{Error, Result};
+use crate::keeper::{self, Keeper};
+use crate::landing;
+use crate::stats::{Counters, Stats};
+use crate::wire::Nanos;
+
+/// The words of a presence page.
+pub(crate) mod page {
+    /// Own processors.
+    pub(crate) const PROCESSORS: usize = 0;
+    /// Those whose workers rest.
+    pub(crate) const RESTING: usize = 1;
+    /// Those that no thread holds.
+    pub(crate) const UNHELD: usize = 2;
+}
+
+/// What a runtime was built with.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) processors: usize,
+    pub(crate) pin: Vec<u32>,
+    pub(crate) spin: Duration,
+    pub(crate) grant_limit: Duration,
+    pub(crate) call_deadline: Duration,
+}
+
+/// See the [module's documentation](self).
+pub(crate) struct Node {
+    me: Weak<Node>,
+    pub(crate) config: Config,
+    /// More than one CPU is allowed: a peer can run while we do.
+    pub(crate) parallel: bool,
+    pub(crate) cpus: usize,
+    /// `None` before the start and after the end.
+    executor: RwLock<Option<Executor>>,
+    pub(crate) page: OwnPage,
+    pub(crate) seats: Box<[Seat]>,
+    pub(crate) bell: Bell,
+    pub(crate) keeper: Keeper,
+    /// By a key that is never used again: an event that comes late names nobody else.
+    bindings: Mutex<BTreeMap<u64, Arc<Binding>>>,
+    next_key: AtomicU64,
+    /// Changes with the list of bindings.
+    version: AtomicU64,
+    /// Serializes the announcements of unheld processors.
+    unheld: Mutex<()>,
+    /// For what happens while no own processor is there: the seat of the reserve worker.
+    pub(crate) stand_in: Seat,
+    pub(crate) stopping: AtomicBool,
+    threads: Mutex<Vec<Thread<()>>>,
+    /// Landings that hold a processor right now.
+    pub(crate) landings_running: AtomicU64,
+    pub(crate) counters: Counters,
+    past: Mutex<Stats>,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Arc<Node>>> = const { RefCell::new(None) };
+    static LOCAL: RefCell<Local> = RefCell::new(Local::default());
+}
+
+/// What a thread keeps for itself between two scans.
+#[derive(Default)]
+struct Local {
+    of: Weak<Node>,
+    version: u64,
+    bindings: Rc<Vec<Arc<Binding>>>,
+    scratch: Scratch,
+    affinity: Option<Affinity>,
+}
+
+impl Node {
+    /// A running node: its keeper is started, its processors wait for work.
+    pub(crate) fn start(config: Config) -> Result<Arc<Self>> {
+        let processors = config.processors;
+        let cpus = urpc_donate::allowed_cpus();
+        let failed = |error| Error::system("start a runtime", error);
+        let page = OwnPage::create().map_err(failed)?;
+        page.word(page::PROCESSORS)
+            .store(processors as u32, Ordering::Relaxed);
+        page.word(page::UNHELD)
+            .store(processors as u32, Ordering::Relaxed);
+        let keeper = Keeper::new().map_err(failed)?;
+        let bell = keeper.new_bell().map_err(failed)?;
+        let node = Arc::new_cyclic(|me: &Weak<Node>| Self {
+            me: me.clone(),
+            parallel: cpus > 1,
+            cpus,
+            executor: RwLock::new(None),
+            page,
+            seats: (0..processors).map(|_| Seat::new()).collect(),
+            bell,
+            keeper,
+            bindings: Mutex::default(),
+            next_key: AtomicU64::new(0),
+            version: AtomicU64::new(1),
+            unheld: Mutex::new(()),
+            stand_in: Seat::new(),
+            stopping: AtomicBool::new(false),
+            threads: Mutex::new(Vec::new()),
+            landings_running: AtomicU64::new(0),
+            counters: Counters::default(),
+            past: Mutex::new(Stats::default()),
+            config,
+        });
+        let executor = Executor::new(processors, "urpc", node.clone());
+        *write(&node.executor) = Some(executor);
+        node.thread("urpc-keeper", keeper::run).map_err(failed)?;
+        if processors == 0 {
+            node.thread("urpc-stand-in", landing::stand_in)
+                .map_err(failed)?;
+        }
+        Ok(node)
+    }
+
+    /// Ends it: every channel is closed, every task dropped, every thread joined.
+    pub(crate) fn stop(self: &Arc<Self>) {
+        self.stopping.store(true, Ordering::Release);
+        for binding in self.bindings() {
+            binding.close("its runtime has ended");
+        }
+        let executor = write(&self.executor).take();
+        if let Some(executor) = executor {
+            executor.shutdown();
+        }
+        self.keeper.poke();
+        let _ = self.stand_in.wake();
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        for thread in threads {
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+        self.keeper.clear();
+    }
+
+    /// Starts a thread that belongs to this node.
+    pub(crate) fn thread(
+        self: &Arc<Self>,
+        name: &str,
+        run: impl FnOnce(&Arc<Node>) + Send + 'static,
+    ) -> std::io::Result<()> {
+        let node = Arc::clone(self);
+        let thread = std::thread::Builder::new()
+            .name(name.into())
+            .spawn(move || run(&node))?;
+        let mut threads = lock(&self.threads);
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+        Ok(())
+    }
+
+    /// The node whose runtime the current thread works for.
+    pub(crate) fn current() -> Option<Arc<Node>> {
+        CURRENT.with_borrow(Option::clone)
+    }
+
+    /// The current thread works for this node, or, with `None`, for none. Returns what it was before.
+    pub(crate) fn set_current(node: Option<Arc<Node>>) -> Option<Arc<Node>> {
+        CURRENT.replace(node)
+    }
+
+    /// True if this thread runs tasks of this node, and so will scan its channels.
+    pub(crate) fn works_here(&self) -> bool {
+        let here = CURRENT.with_borrow(|node| match node {
+            Some(node) => std::ptr::eq(Arc::as_ptr(node), self),
+            None => false,
+        });
+        here && urpc_executor::on_worker()
+    }
+
+    pub(crate) fn me(&self) -> Option<Arc<Node>> {
+        self.me.upgrade()
+    }
+
+    /// The executor, while the runtime lives.
+    pub(crate) fn executor(&self) -> Option<Executor> {
+        let executor = self.executor.read();
+        executor.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Starts a task. `None` after the end of the runtime: then it is dropped.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Option<JoinHandle<T>> {
+        Some(self.executor()?.spawn(future))
+    }
+
+    /// The same, and polls it at once.
+    pub(crate) fn spawn_eager<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Option<JoinHandle<T>> {
+        Some(self.executor()?.spawn_eager(future))
+    }
+
+    // Peers.
+
+    /// Adds an open binding: from here on it is scanned.
+    pub(crate) fn add(self: &Arc<Self>, binding: &Arc<Binding>) -> std::io::Result<()> {
+        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
+        binding.key.store(key, Ordering::Relaxed);
+        lock(&self.bindings).insert(key, Arc::clone(binding));
+        self.version.fetch_add(1, Ordering::Release);
+        let watched = self
+            .bell
+            .add(&binding.socket, key)
+            .and_then(|()| self.keeper.watch_peer(binding));
+        if let Err(error) = watched {
+            binding.close("it could not be watched");
+            return Err(error);
+        }
+        for k in 0..binding.landings.len() {
+            let binding = Arc::clone(binding);
+            // Without its landing a channel still works: its peer rings.
+            let _ = self.thread("urpc-landing", move |node| landing::run(node, &binding, k));
+        }
+        // Something may have been sent before anybody looked.
+        self.look();
+        Ok(())
+    }
+
+    /// Forgets a closed binding.
+    pub(crate) fn remove(&self, binding: &Arc<Binding>) {
+        let key = binding.key.load(Ordering::Relaxed);
+        if lock(&self.bindings).remove(&key).is_none() {
+            return; // it was never added
+        }
+        self.version.fetch_add(1, Ordering::Release);
+        *lock(&self.past) += binding.stats();
+        self.bell.remove(&binding.socket);
+        self.keeper.unwatch_peer(binding);
+    }
+
+    /// All open bindings.
+    pub(crate) fn bindings(&self) -> Vec<Arc<Binding>> {
+        let bindings = lock(&self.bindings);
+        bindings.values().cloned().collect()
+    }
+
+    /// The binding of this key, if it is still open.
+    pub(crate) fn binding(&self, key: u64) -> Option<Arc<Binding>> {
+        lock(&self.bindings).get(&key).cloned()
+    }
+
+    /// This thread's copy of the list.
+    pub(crate) fn local_bindings(&self) -> Rc<Vec<Arc<Binding>>> {
+        LOCAL.with_borrow_mut(|local| {
+            let version = self.version.load(Ordering::Acquire);
+            if local.version != version || !std::ptr::eq(local.of.as_ptr(), self) {
+                local.bindings = Rc::new(self.bindings());
+                local.version = version;
+                local.of = self.me.clone();
+                // A closed channel must not stay mapped for this thread's sake.
+                caller::forget();
+            }
+            Rc::clone(&local.bindings)
+        })
+    }
+
+    /// Lets go of all channels this thread still knows of.
+    pub(crate) fn forget_bindings() {
+        LOCAL.with_borrow_mut(|local| local.bindings = Rc::default());
+        caller::forget();
+    }
+
+    /// Runs `f` with this thread's scratch. Nested, `f` gets a fresh one.
+    pub(crate) fn with_scratch<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
+        let mut scratch = LOCAL.with_borrow_mut(|local| std::mem::take(&mut local.scratch));
+        let result = f(&mut scratch);
+        LOCAL.with_borrow_mut(|local| local.scratch = scratch);
+        result
+    }
+
+    /// Runs `f` with this thread's affinity.
+    pub(crate) fn with_affinity<R>(f: impl FnOnce(&mut Affinity) -> R) -> R {
+        LOCAL.with_borrow_mut(|local| f(local.affinity.get_or_insert_default()))
+    }
+
+    /// Has somebody scan: a thread that cannot do it itself left something to be seen to.
+    pub(crate) fn look(&self) {
+        if let Some(executor) = self.executor() {
+            executor.notify();
+        }
+        if self.config.processors == 0 {
+            let _ = self.stand_in.wake();
+        }
+    }
+
+    /// True if the server that accepted `binding` takes no more calls.
+    pub(crate) fn is_draining(&self, binding: &Binding) -> bool {
+        binding.draining.load(Ordering::Relaxed)
+    }
+
+    /// The earliest deadline of any outstanding call.
+    pub(crate) fn next_deadline(&self) -> Nanos {
+        let bindings = self.local_bindings();
+        let deadlines = bindings.iter().map(|b| b.pending.next_deadline());
+        deadlines.min().unwrap_or(Nanos::NEVER)
+    }
+
+    /// Wakes the callers whose deadline has passed.
+    pub(crate) fn expire(&self, now: Nanos) {
+        for binding in self.local_bindings().iter() {
+            binding.pending.expire(now);
+        }
+    }
+
+    // Presence.
+
+    pub(crate) fn presence(&self) -> Presence<'_> {
+        Presence {
+            processors: self.page.word(page::PROCESSORS),
+            resting: self.page.word(page::RESTING),
+            unheld: self.page.word(page::UNHELD),
+        }
+    }
+
+    /// The number of processors without a thread has changed.
+    pub(crate) fn announce_unheld(&self) {
+        let Some(executor) = self.executor() else {
+            return;
+        };
+        let unheld = {
+            let _in_order = lock(&self.unheld);
+            let unheld = executor.unheld();
+            self.presence().announce_unheld(unheld as u32);
+            unheld
+        };
+        if unheld > 0 {
+            // As a worker looks once more before it sleeps.
+            fence(Ordering::SeqCst);
+            let bindings = self.bindings();
+            if bindings
+                .iter()
+                .any(|b| b.channel.has_incoming() || b.channel.staged())
+            {
+                executor.attend();
+            }
+            self.keeper.poke(); // which sees to the timers from now on
+        }
+    }
+
+    /// Counts of this runtime and all its channels, closed ones included.
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = self.counters.read();
+        stats += *lock(&self.past);
+        for binding in self.bindings() {
+            stats += binding.stats();
+        }
+        stats
+    }
+}
+
+/// A poisoned lock of ours protects data that is never left half changed.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,312 @@
+//! The calls this process has outstanding on one channel: ids, deadlines, and who waits.
+//!
+//! Fixed in size: as many entries as the peer gave credit for. An id is `generation << 16 | index`;
+//! what a peer says about ids is looked up here, and never believed. All of it is private memory.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::task::Waker;
+
+use concurrent_queue::ConcurrentQueue;
+use event_listener::{Event, EventListener};
+use urpc_channel::Body;
+
+use crate::entry::{Delivery, Entry, Leave, Poll};
+use crate::error::CallError;
+use crate::wire::Nanos;
+
+/// What comes back: a body to decode, or why there is none.
+pub(crate) type Answer = Result<Body, CallError>;
+
+struct Outgoing {
+    entry: Entry<Answer>,
+    deadline: AtomicU64,
+    /// Calls made with this entry: their sum is the channel's count of calls, for free.
+    uses: AtomicU32,
+}
+
+/// See the [module's documentation](self).
+pub(crate) struct Pending {
+    calls: Box<[Outgoing]>,
+    /// A set bit is a free index.
+    free: Box<[AtomicU64]>,
+    /// No deadline lies before this.
+    next_deadline: AtomicU64,
+    /// Ids whose caller left at a moment when somebody else was at their entry.
+    left: ConcurrentQueue<u32>,
+    waiting: AtomicUsize,
+    room: Event,
+}
+
+fn index(id: u32) -> usize {
+    (id & 0xFFFF) as usize
+}
+
+impl Pending {
+    /// Room for `calls` calls at a time, at most 65,536.
+    pub(crate) fn new(calls: u32) -> Self {
+        let calls = calls.min(1 << 16) as usize;
+        let free = (0..calls.div_ceil(64)).map(|word| {
+            let bits = (calls - word * 64).min(64);
+            AtomicU64::new(u64::MAX >> (64 - bits))
+        });
+        Self {
+            free: free.collect(),
+            calls: (0..calls)
+                .map(|_| Outgoing {
+                    entry: Entry::new(),
+                    deadline: AtomicU64::new(Nanos::NEVER.0),
+                    uses: AtomicU32::new(0),
+                })
+                .collect(),
+            next_deadline: AtomicU64::new(Nanos::NEVER.0),
+            left: ConcurrentQueue::unbounded(),
+            waiting: AtomicUsize::new(0),
+            room: Event::new(),
+        }
+    }
+
+    /// Takes an id for a call that `waker` waits for. `None` if all are taken: see [`room`](Self::room).
+    /// The lowest free one, so that a few calls stay in a few cache lines.
+    pub(crate) fn begin(&self, waker: &Waker, deadline: Nanos) -> Option<u32> {
+        let index = self.take_index()?;
+        let call = &self.calls[index];
+        call.deadline.store(deadline.0, Ordering::Relaxed);
+        let uses = call.uses.load(Ordering::Relaxed);
+        call.uses.store(uses.wrapping_add(1), Ordering::Relaxed);
+        // Pairs with the swap in `expire`, as the taking of the index pairs with its look at the free
+        // list (all SeqCst): either we see its swap and lower the deadline, or it sees the index taken.
+        if deadline.0 < self.next_deadline.load(Ordering::SeqCst) {
+            self.next_deadline.fetch_min(deadline.0, Ordering::SeqCst);
+        }
+        let generation = call.entry.begin(waker.clone());
+        Some(u32::from(generation) << 16 | index as u32)
+    }
+
+    fn take_index(&self) -> Option<usize> {
+        for (i, word) in self.free.iter().enumerate() {
+            let mut bits = word.load(Ordering::Relaxed);
+            while bits != 0 {
+                let bit = bits & bits.wrapping_neg();
+                // Acquire pairs with the Release in `free`: the last user of the entry is done with it.
+                let before = word.fetch_and(!bit, Ordering::SeqCst);
+                if before & bit != 0 {
+                    return Some(i * 64 + bit.trailing_zeros() as usize);
+                }
+                bits = before;
+            }
+        }
+        None
+    }
+
+    fn free(&self, index: usize) {
+        self.free[index / 64].fetch_or(1 << (index % 64), Ordering::AcqRel);
+        // A waiter that registers after this look finds the bit itself, or is found by the look that
+        // every worker takes after its fence, before it rests (`wake_waiters`).
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.wake_waiters();
+        }
+    }
+
+    /// To be awaited by a caller that found no id, after looking once more. It counts as waiting until
+    /// [`no_longer_waits`](Self::no_longer_waits).
+    pub(crate) fn room(&self) -> EventListener {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        self.room.listen()
+    }
+
+    /// A caller got what it waited for, or is gone.
+    pub(crate) fn no_longer_waits(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Wakes as many waiting callers as there are free ids.
+    pub(crate) fn wake_waiters(&self) {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            let free: u32 = self
+                .free
+                .iter()
+                .map(|word| word.load(Ordering::Relaxed).count_ones())
+                .sum();
+            self.room.notify(free as usize);
+        }
+    }
+
+    /// The caller of `id` looks for its answer.
+    pub(crate) fn poll(&self, id: u32, waker: &Waker) -> Poll<Answer> {
+        let found = self.calls[index(id)].entry.poll(waker);
+        if let Poll::Answered(_) = found {
+            self.free(index(id));
+        }
+        found
+    }
+
+    /// A call that could not be sent: its id is free again.
+    pub(crate) fn undo(&self, id: u32) {
+        // Nobody else knows this id yet, except a deadline's nudge.
+        while let Leave::Busy = self.calls[index(id)].entry.undo() {
+            std::hint::spin_loop();
+        }
+        self.free(index(id));
+    }
+
+    /// The caller of `id` is gone. True if the peer should be told.
+    pub(crate) fn abandon(&self, id: u32) -> bool {
+        match self.calls[index(id)].entry.abandon() {
+            Leave::Abandoned => true,
+            Leave::Answered(answer) => {
+                drop(answer);
+                self.free(index(id));
+                false
+            }
+            Leave::Busy => {
+                let _ = self.left.push(id);
+                true
+            }
+        }
+    }
+
+    /// Finishes what [`abandon`](Self::abandon) could not. Part of every scan that has time.
+    pub(crate) fn tidy(&self) {
+        for _ in 0..self.left.len() {
+            let Ok(id) = self.left.pop() else { return };
+            self.abandon(id);
+        }
+    }
+
+    /// Delivers an answer that a peer sent. `Err` if there is no such call.
+    pub(crate) fn deliver(&self, id: u32, answer: Answer) -> Result<Option<Waker>, UnknownId> {
+        let call = self.calls.get(index(id)).ok_or(UnknownId(id))?;
+        match call.entry.deliver((id >> 16) as u16, answer) {
+            Delivery::Delivered(waker) => Ok(waker),
+            Delivery::Freed => {
+                self.free(index(id));
+                Ok(None)
+            }
+            Delivery::Unknown => Err(UnknownId(id)),
+        }
+    }
+
+    /// Answers every call that still waits, with what `why` makes.
+    pub(crate) fn fail_all(&self, mut why: impl FnMut() -> CallError) {
+        for (i, call) in self.calls.iter().enumerate() {
+            let id = u32::from(call.entry.generation()) << 16 | i as u32;
+            if let Ok(Some(waker)) = self.deliver(id, Err(why())) {
+                waker.wake();
+            }
+        }
+        self.room.notify(usize::MAX);
+    }
+
+    /// The earliest moment at which [`expire`](Self::expire) may have something to do.
+    pub(crate) fn next_deadline(&self) -> Nanos {
+        Nanos(self.next_deadline.load(Ordering::Relaxed))
+    }
+
+    /// Wakes the callers whose deadline has passed; they notice it themselves.
+    pub(crate) fn expire(&self, now: Nanos) {
+        if self.next_deadline() > now {
+            return;
+        }
+        // From here on `begin` lowers it again; what was begun before is looked at below.
+        self.next_deadline.swap(Nanos::NEVER.0, Ordering::SeqCst);
+        let soon = now.0 + 1_000_000;
+        let mut next = Nanos::NEVER.0;
+        for (i, call) in self.calls.iter().enumerate() {
+            if self.free[i / 64].load(Ordering::SeqCst) & 1 << (i % 64) != 0 {
+                continue;
+            }
+            if call.entry.is_free() {
+                next = next.min(soon); // just being begun
+            } else if call.entry.is_waited_for() {
+                let deadline = call.deadline.load(Ordering::Relaxed);
+                if deadline > now.0 {
+                    next = next.min(deadline);
+                } else if !call.entry.nudge() {
+                    next = next.min(soon);
+                }
+            }
+        }
+        self.next_deadline.fetch_min(next, Ordering::AcqRel);
+    }
+
+    /// Calls begun so far.
+    pub(crate) fn count(&self) -> u64 {
+        let uses = self.calls.iter().map(|call| &call.uses);
+        uses.map(|uses| u64::from(uses.load(Ordering::Relaxed)))
+            .sum()
+    }
+
+    /// Calls that have no answer yet, abandoned ones included.
+    pub(crate) fn outstanding(&self) -> bool {
+        let mut left = self.calls.len();
+        self.free.iter().any(|word| {
+            let all = u64::MAX >> (64 - left.min(64));
+            left -= left.min(64);
+            word.load(Ordering::Relaxed) != all
+        })
+    }
+}
+
+/// A peer named a call that is not outstanding.
+#[derive(Debug)]
+pub(crate) struct UnknownId(pub(crate) u32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(calls: u32) -> Pending {
+        Pending::new(calls)
+    }
+
+    #[test]
+    fn there_are_as_many_ids_as_credit() {
+        for calls in [1, 63, 64, 65, 1024] {
+            let pending = pending(calls);
+            let ids: Vec<_> = (0..calls)
+                .map(|_| pending.begin(Waker::noop(), Nanos::NEVER).unwrap())
+                .collect();
+            assert!(pending.begin(Waker::noop(), Nanos::NEVER).is_none());
+            for id in ids {
+                pending.undo(id);
+            }
+            assert!(!pending.outstanding());
+            assert_eq!(pending.count(), u64::from(calls));
+        }
+    }
+
+    #[test]
+    fn an_index_beyond_the_table_is_unknown() {
+        let pending = pending(2);
+        let answer = Err(CallError::forked());
+        assert!(pending.deliver(2, answer).is_err());
+    }
+
+    #[test]
+    fn deadlines_are_found_in_order() {
+        let pending = pending(4);
+        let late = pending.begin(Waker::noop(), Nanos(50)).unwrap();
+        let early = pending.begin(Waker::noop(), Nanos(20)).unwrap();
+        assert_eq!(pending.next_deadline(), Nanos(20));
+        pending.undo(early);
+        pending.expire(Nanos(30));
+        assert_eq!(pending.next_deadline(), Nanos(50));
+        pending.undo(late);
+        pending.expire(Nanos(60));
+        assert_eq!(pending.next_deadline(), Nanos::NEVER);
+    }
+
+    #[test]
+    fn all_callers_are_answered_when_the_channel_closes() {
+        let pending = pending(3);
+        let a = pending.begin(Waker::noop(), Nanos::NEVER).unwrap();
+        let b = pending.begin(Waker::noop(), Nanos::NEVER).unwrap();
+        assert!(pending.abandon(b));
+        pending.fail_all(CallError::forked);
+        assert!(matches!(
+            pending.poll(a, Waker::noop()),
+            Poll::Answered(Err(_))
+        ));
+        assert!(!pending.outstanding());
+    }
+}

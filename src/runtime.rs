@@ -1,0 +1,260 @@
+//! A runtime: processors, and the threads that come with them. Most programs need only the default one,
+//! or the one that [`main`](macro@crate::main) makes.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use urpc_executor::{Executor, JoinHandle};
+
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::node::{Config, Node, lock};
+use crate::stats::Stats;
+
+/// The runtime of everything outside of one: it starts when it is first needed, with one processor.
+static DEFAULT: Mutex<Option<Runtime>> = Mutex::new(None);
+
+/// Processors of this process, the tasks on them, and the channels bound in it.
+///
+/// Dropping it closes its channels, drops its tasks and joins its threads.
+///
+/// ```
+/// let rt = urpc::Runtime::builder().processors(2).build()?;
+/// let sum = rt.block_on(async {
+///     let two = urpc::spawn(async { 2 });
+///     two.await.unwrap() + 3
+/// });
+/// assert_eq!(sum, 5);
+/// # urpc::Result::Ok(())
+/// ```
+pub struct Runtime {
+    node: Arc<Node>,
+    executor: Executor,
+}
+
+impl Runtime {
+    /// A runtime with the defaults: one processor.
+    ///
+    /// # Errors
+    /// If the system refuses memory, descriptors or threads.
+    pub fn new() -> Result<Self> {
+        Self::builder().build()
+    }
+
+    /// Chooses how a runtime is to be.
+    pub fn builder() -> Builder {
+        Builder {
+            config: Config {
+                processors: 1,
+                pin: Vec::new(),
+                spin: limits::SPIN,
+                grant_limit: limits::GRANT_LIMIT,
+                call_deadline: limits::CALL_DEADLINE,
+            },
+        }
+    }
+
+    /// Runs `future` to its end. The calling thread borrows a processor for that time, and runs other
+    /// tasks too; with no processors of its own (n = 0), or when other threads have borrowed them all,
+    /// it only waits.
+    ///
+    /// # Panics
+    /// Inside a task: there it would take the processor it waits for. Await the future instead.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        let before = Node::set_current(Some(Arc::clone(&self.node)));
+        let _back = Back(before);
+        self.executor.block_on(future)
+    }
+
+    /// Starts a task. It runs whether its handle is awaited or not.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.executor.spawn(future)
+    }
+
+    /// Counts of this runtime and its channels.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.node.stats()
+    }
+}
+
+/// Sets the thread's node back to what it was.
+struct Back(Option<Arc<Node>>);
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        Node::set_current(self.0.take());
+        Node::forget_bindings();
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // A forked child has none of its parent's threads to join.
+        if !urpc_channel::forked() {
+            self.node.stop();
+        }
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime")
+            .field("config", &self.node.config)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a [`Runtime`] is to be.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is started before `build`"]
+pub struct Builder {
+    config: Config,
+}
+
+impl Builder {
+    /// Own processors: how many tasks can run at once, 0 to 64; the default is 1. With 0 the process
+    /// costs nothing until somebody calls it, and then runs on its caller's processor.
+    pub fn processors(mut self, n: usize) -> Self {
+        self.config.processors = n;
+        self
+    }
+
+    /// One CPU for each processor; if there are fewer CPUs than processors, they are used in turn. The
+    /// default is to let the kernel choose.
+    pub fn pin(mut self, cpus: impl IntoIterator<Item = u32>) -> Self {
+        self.config.pin = cpus.into_iter().collect();
+        self
+    }
+
+    /// How long an idle processor looks for messages before it rests, at most; the default is 50 µs,
+    /// about what waking it would cost. `Duration::MAX` never rests, and `ZERO` rests at once. On a
+    /// single CPU nothing is looked for, whatever is said here.
+    pub fn spin(mut self, limit: Duration) -> Self {
+        self.config.spin = limit;
+        self
+    }
+
+    /// How long a donor waits for its processor before it goes on without it; the default is 5 ms. The
+    /// call goes on too: its limit is the call deadline (§3.1.3, R25).
+    pub fn grant_limit(mut self, limit: Duration) -> Self {
+        self.config.grant_limit = limit;
+        self
+    }
+
+    /// The deadline of calls that are given none; the default is 30 s.
+    pub fn call_deadline(mut self, limit: Duration) -> Self {
+        self.config.call_deadline = limit;
+        self
+    }
+
+    /// Starts the runtime.
+    ///
+    /// # Errors
+    /// If more than 64 processors are asked for, or the system refuses memory, descriptors or threads.
+    pub fn build(self) -> Result<Runtime> {
+        if self.config.processors > limits::PROCESSORS {
+            return Err(Error::system(
+                format!("start a runtime of {} processors", self.config.processors),
+                format!("{} are possible at most", limits::PROCESSORS),
+            ));
+        }
+        let node = Node::start(self.config)?;
+        let executor = node.executor().expect("just started");
+        Ok(Runtime { node, executor })
+    }
+}
+
+/// The node that a thread's calls belong to: that of its runtime, or the default one.
+pub(crate) fn current_node() -> Result<Arc<Node>> {
+    if let Some(node) = Node::current() {
+        return Ok(node);
+    }
+    let mut default = lock(&DEFAULT);
+    if let Some(runtime) = &*default {
+        return Ok(Arc::clone(&runtime.node));
+    }
+    let runtime = Runtime::new()?;
+    let node = Arc::clone(&runtime.node);
+    *default = Some(runtime);
+    Ok(node)
+}
+
+/// The executor that a thread's tasks belong to.
+///
+/// # Panics
+/// If the default runtime has to be started and cannot be.
+pub(crate) fn current_executor() -> Executor {
+    if let Some(executor) = Executor::current() {
+        return executor;
+    }
+    let node = current_node().unwrap_or_else(|error| panic!("{error}"));
+    node.executor()
+        .unwrap_or_else(|| panic!("the runtime of this thread has ended"))
+}
+
+/// Runs `future` to its end on the current runtime, or on the default one, which starts by itself with
+/// one processor. See [`Runtime::block_on`].
+///
+/// # Panics
+/// Inside a task: await the future there instead.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let executor = current_executor();
+    let before = Node::set_current(current_node().ok());
+    let _back = Back(before);
+    executor.block_on(future)
+}
+
+/// Starts a task on the current runtime, or on the default one. It runs whether its handle is awaited
+/// or not; see [`JoinHandle`].
+///
+/// ```
+/// # let rt = urpc::Runtime::builder().processors(1).build()?;
+/// # rt.block_on(async {
+/// let handle = urpc::spawn(async { 6 * 7 });
+/// assert_eq!(handle.await?, 42);
+/// # urpc::Result::Ok(()) })?;
+/// # urpc::Result::Ok(())
+/// ```
+pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    current_executor().spawn(future)
+}
+
+/// Runs blocking work off the processors, on a pool of threads that grows and shrinks.
+///
+/// # Cancellation
+/// Dropping the future does not stop the work, only the waiting for it.
+///
+/// ```
+/// # let rt = urpc::Runtime::builder().processors(1).build()?;
+/// # rt.block_on(async {
+/// let text = urpc::unblock(|| std::fs::read_to_string("Cargo.toml")).await?;
+/// assert!(text.contains("[package]"));
+/// # urpc::Result::Ok(()) })?;
+/// # urpc::Result::Ok(())
+/// ```
+pub async fn unblock<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    blocking::unblock(work).await
+}
+
+/// Counts of the current runtime and all its channels.
+#[must_use]
+pub fn stats() -> Stats {
+    current_node().map_or_else(|_| Stats::default(), |node| node.stats())
+}
+
+/// What `#[urpc::main]` and `#[urpc::test]` expand to.
+///
+/// # Panics
+/// If the runtime cannot be started.
+pub fn run<T>(processors: Option<usize>, future: impl Future<Output = T>) -> T {
+    let builder = Runtime::builder().processors(processors.unwrap_or(1));
+    let runtime = builder.build().unwrap_or_else(|error| panic!("{error}"));
+    runtime.block_on(future)
+}

@@ -1,0 +1,257 @@
+//! What a process offers: procedures by name, and how a request becomes a reply.
+//!
+//! A request is dispatched poll-first: its handler is polled at once, in a cell that is used again, and
+//! only a handler that is not done then becomes a task. (The first poll is given a waker that does
+//! nothing, and a task polls again at once with its own: a future owes its wake-up to the waker of its
+//! *latest* poll only.) So a handler that does not wait costs no allocation and no scheduling.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use urpc_channel::Body;
+
+use crate::caller;
+use crate::serving::Request;
+use crate::wire::{self, Status, Undecodable};
+
+/// A set of procedures: implemented by the `…Server` types that [`service`](macro@crate::service) makes.
+pub trait Service {
+    /// The procedures, each with its name and signature.
+    fn procedures(self) -> Vec<Procedure>;
+}
+
+/// One procedure that can be called from another process. Made by [`service`](macro@crate::service) and
+/// by `method` of the builders.
+pub struct Procedure {
+    name: String,
+    /// Empty for a free-form procedure, whose types only its decoder knows.
+    signature: String,
+    handler: Box<dyn Handler>,
+}
+
+impl std::fmt::Debug for Procedure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Procedure").field(&self.name).finish()
+    }
+}
+
+impl Procedure {
+    /// A procedure whose types are part of its signature.
+    pub fn typed<A, F, Fut>(name: &str, signature: &str, handler: F) -> Self
+    where
+        A: DeserializeOwned + Send + 'static,
+        F: Fn(A) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: Serialize> + Send + 'static,
+    {
+        Self {
+            name: name.into(),
+            signature: signature.into(),
+            handler: Box::new(Typed {
+                call: handler,
+                cell: new_cell(),
+                _args: std::marker::PhantomData,
+            }),
+        }
+    }
+
+    /// A procedure that accepts whatever decodes as `A`.
+    pub fn free<A, F, Fut>(name: &str, handler: F) -> Self
+    where
+        A: DeserializeOwned + Send + 'static,
+        F: Fn(A) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: Serialize> + Send + 'static,
+    {
+        Self::typed(name, "", handler)
+    }
+}
+
+/// All that one process offers on a channel. Fixed once it is bound.
+#[derive(Debug, Default)]
+pub(crate) struct Services {
+    procedures: Vec<Procedure>,
+    by_name: HashMap<String, usize>,
+}
+
+impl Services {
+    /// Adds a procedure.
+    ///
+    /// # Panics
+    /// If there is one of this name already: a programmer's mistake.
+    pub(crate) fn add(&mut self, procedure: Procedure) {
+        let index = self.procedures.len();
+        assert!(
+            index < usize::from(u16::MAX),
+            "more than {} procedures on one channel",
+            u16::MAX
+        );
+        let before = self.by_name.insert(procedure.name.clone(), index);
+        assert!(
+            before.is_none(),
+            "two procedures are named `{}`",
+            procedure.name
+        );
+        self.procedures.push(procedure);
+    }
+
+    /// What the peer is told at binding: name and signature, in the order of the procedure numbers.
+    pub(crate) fn offer(&self) -> Vec<(String, String)> {
+        let all = self.procedures.iter();
+        all.map(|p| (p.name.clone(), p.signature.clone())).collect()
+    }
+
+    /// Runs `request`, or turns it into a task.
+    pub(crate) fn dispatch(&self, request: Request) {
+        match self.procedures.get(usize::from(request.procedure())) {
+            Some(procedure) => procedure.handler.dispatch(request),
+            None => {
+                let offers = self.procedures.len();
+                let text = format!("there are only {offers} procedures here");
+                request.refuse(Status::UnknownProcedure, &text);
+            }
+        }
+    }
+}
+
+trait Handler: Send + Sync {
+    fn dispatch(&self, request: Request);
+}
+
+struct Typed<A, F> {
+    call: F,
+    cell: usize,
+    _args: std::marker::PhantomData<fn(A)>,
+}
+
+impl<A, F, Fut> Handler for Typed<A, F>
+where
+    A: DeserializeOwned + Send + 'static,
+    F: Fn(A) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output: Serialize> + Send + 'static,
+{
+    fn dispatch(&self, mut request: Request) {
+        let decoded = request.decode::<A>();
+        let arguments = match decoded {
+            Ok(arguments) => arguments,
+            Err(Undecodable::Malformed(why)) => {
+                let text = format!("its arguments could not be decoded: {why}");
+                return request.refuse(Status::Undecodable, &text);
+            }
+            Err(Undecodable::Surplus(bytes)) => {
+                let text = format!(
+                    "{bytes} bytes were left over after its arguments: the procedure takes other types"
+                );
+                return request.refuse(Status::Surplus, &text);
+            }
+        };
+        let mut cell = take_cell::<Fut>(self.cell);
+        let polled = caller::enter(request.binding(), request.deadline(), || {
+            catch_unwind(AssertUnwindSafe(|| {
+                let future = (self.call)(arguments);
+                cell.as_mut().as_mut().set(Some(future));
+                let future = cell.as_mut().as_mut().as_pin_mut().expect("just set");
+                future.poll(&mut Context::from_waker(Waker::noop()))
+            }))
+        });
+        match polled {
+            Ok(Poll::Pending) => return request.go_on(Task(cell)),
+            Ok(Poll::Ready(value)) => reply(request, &value),
+            Err(panic) => request.refuse(Status::Panicked, &panic_text(&*panic)),
+        }
+        // The future's end is the user's code as well.
+        if catch_unwind(AssertUnwindSafe(|| cell.as_mut().as_mut().set(None))).is_ok() {
+            put_cell(self.cell, cell);
+        }
+    }
+}
+
+/// A handler that was not done at its first poll. Ends in a body, or in a status and its text.
+struct Task<Fut>(Cell<Fut>);
+
+impl<Fut: Future<Output: Serialize>> Future for Task<Fut> {
+    type Output = Result<Body, (Status, String)>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let future = self
+            .0
+            .as_mut()
+            .as_mut()
+            .as_pin_mut()
+            .expect("polled after its end");
+        match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(value)) => Poll::Ready(encode_reply(&value)),
+            Err(panic) => Poll::Ready(Err((Status::Panicked, panic_text(&*panic)))),
+        }
+    }
+}
+
+fn reply<T: Serialize>(request: Request, value: &T) {
+    match encode_reply(value) {
+        Ok(body) => request.reply(body),
+        Err((status, text)) => request.refuse(status, &text),
+    }
+}
+
+fn encode_reply<T: Serialize>(value: &T) -> Result<Body, (Status, String)> {
+    // A `Serialize` of the user's may panic, too.
+    match catch_unwind(AssertUnwindSafe(|| wire::encode(value))) {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(why)) => Err((
+            Status::Unencodable,
+            format!("its result could not be encoded: {why}"),
+        )),
+        Err(panic) => Err((Status::Panicked, panic_text(&*panic))),
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let said = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(no text)");
+    format!("its handler panicked: {said}")
+}
+
+// The cells: one per procedure and thread, empty between two dispatches. A dispatch inside a dispatch
+// of the same procedure finds none and makes another.
+
+/// Two boxes, so that putting a cell back as `dyn Any` allocates nothing.
+type Cell<Fut> = Box<Pin<Box<Option<Fut>>>>;
+
+thread_local! {
+    static CELLS: RefCell<Vec<Option<Box<dyn Any>>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn new_cell() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+fn take_cell<Fut: 'static>(index: usize) -> Cell<Fut> {
+    CELLS
+        .with_borrow_mut(|cells| cells.get_mut(index).and_then(Option::take))
+        .and_then(|any| any.downcast().ok())
+        .unwrap_or_else(|| Box::new(Box::pin(None)))
+}
+
+fn put_cell<Fut: 'static>(index: usize, cell: Cell<Fut>) {
+    CELLS.with_borrow_mut(|cells| {
+        if cells.len() <= index {
+            cells.resize_with(index + 1, || None);
+        }
+        cells[index] = Some(cell);
+    });
+}
+
+/// A builder's list of what is offered.
+pub(crate) type Offer = Arc<Services>;

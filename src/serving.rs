@@ -1,0 +1,310 @@
+//! The calls this process serves on one channel: which ids are live, and how each gets its one answer.
+//!
+//! Every request is answered exactly once, whatever becomes of it: by its result, by a status, or, if
+//! its task is dropped, by "given up" from [`Served`]'s destructor. An id is free again just before its
+//! answer is sent; a request with a live id breaks the protocol.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::de::DeserializeOwned;
+use urpc_channel::{Body, Kind, Message};
+use urpc_executor::JoinHandle;
+
+use crate::binding::Binding;
+use crate::caller::Within;
+use crate::wire::{self, Nanos, Status, Undecodable};
+
+/// A request is being served: the low 32 bits of its word are its id.
+const LIVE: u64 = 1 << 32;
+/// Its caller is gone.
+const CANCELLED: u64 = 1 << 33;
+
+struct Incoming {
+    word: AtomicU64,
+    /// The task it became, if it did not end at its first poll.
+    task: Mutex<Option<(u32, JoinHandle<()>)>>,
+}
+
+/// See the [module's documentation](self).
+pub(crate) struct Serving {
+    calls: Box<[Incoming]>,
+    /// Written under the receiving end's lock only.
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Serving {
+    /// Room for the `calls` that the peer was given credit for.
+    pub(crate) fn new(calls: u32) -> Self {
+        let new = |_| Incoming {
+            word: AtomicU64::new(0),
+            task: Mutex::new(None),
+        };
+        Self {
+            calls: (0..calls).map(new).collect(),
+            begun: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+        }
+    }
+
+    fn entry(&self, id: u32) -> Option<&Incoming> {
+        self.calls.get((id & 0xFFFF) as usize)
+    }
+
+    /// A request came in. False if its id is live or beyond the credit: a violation. Only under the
+    /// receiving end's lock, so a cancel that follows finds it.
+    pub(crate) fn begin(&self, id: u32) -> bool {
+        let Some(entry) = self.entry(id) else {
+            return false;
+        };
+        // Pairs with the Release in `end`.
+        if entry.word.load(Ordering::Acquire) != 0 {
+            return false;
+        }
+        entry.word.store(LIVE | u64::from(id), Ordering::Relaxed);
+        let begun = self.begun.load(Ordering::Relaxed);
+        self.begun.store(begun + 1, Ordering::Relaxed);
+        true
+    }
+
+    /// Its answer is about to be sent. See [`Binding::end_call`].
+    pub(crate) fn end(&self, id: u32) {
+        if let Some(entry) = self.entry(id) {
+            entry.word.store(0, Ordering::Release);
+            self.ended.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// The caller of `id` is gone: its task is dropped. Too late is nothing: the answer is on its way.
+    pub(crate) fn cancel(&self, id: u32) {
+        let Some(entry) = self.entry(id) else { return };
+        let live = LIVE | u64::from(id);
+        // Pairs with the look in `keep`, through the mutex: one of the two aborts the task.
+        let cancelled = entry.word.compare_exchange(
+            live,
+            live | CANCELLED,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
+        if cancelled.is_ok() {
+            let task = lock(&entry.task).take_if(|(of, _)| *of == id);
+            if let Some((_, task)) = task {
+                task.abort();
+            }
+        }
+    }
+
+    fn is_cancelled(&self, id: u32) -> bool {
+        let word = self.entry(id).map_or(0, |e| e.word.load(Ordering::Acquire));
+        word & CANCELLED != 0
+    }
+
+    /// Remembers the task that serves `id`, or aborts it if the caller is gone already.
+    fn keep(&self, id: u32, task: JoinHandle<()>) {
+        let Some(entry) = self.entry(id) else { return };
+        let mut place = lock(&entry.task);
+        let word = entry.word.load(Ordering::Acquire);
+        if word == LIVE | u64::from(id) {
+            *place = Some((id, task));
+        } else if word == LIVE | CANCELLED | u64::from(id) {
+            drop(place);
+            task.abort();
+        }
+    }
+
+    /// Calls that have no answer yet.
+    pub(crate) fn live(&self) -> u64 {
+        let ended = self.ended.load(Ordering::SeqCst);
+        self.begun.load(Ordering::Relaxed).saturating_sub(ended)
+    }
+
+    /// Calls received so far.
+    pub(crate) fn count(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// The channel is closed: nobody waits for any of these.
+    pub(crate) fn abort_all(&self) {
+        for entry in &self.calls {
+            let task = lock(&entry.task).take();
+            if let Some((_, task)) = task {
+                task.abort();
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A request on its way to its handler. It is answered by the method that consumes it.
+pub(crate) struct Request<'a> {
+    binding: &'a Arc<Binding>,
+    message: Message,
+    deadline: Nanos,
+}
+
+impl<'a> Request<'a> {
+    /// Takes up a message for which [`Serving::begin`] was true. `None` if it was answered at once,
+    /// since its caller is gone or its time is over.
+    pub(crate) fn take_up(binding: &'a Arc<Binding>, message: Message) -> Option<Self> {
+        let mut deadline = Nanos::NEVER;
+        let mut late = false;
+        if message.deadline_ms != 0 {
+            let now = Nanos::coarse();
+            deadline = now.deadline(message.deadline_ms);
+            late = deadline < now;
+        }
+        let request = Self {
+            binding,
+            message,
+            deadline,
+        };
+        let refusal = if late {
+            Some((
+                Status::NotStarted,
+                "its deadline passed before it was begun",
+            ))
+        } else if binding.serving.is_cancelled(request.message.id) {
+            Some((
+                Status::NotStarted,
+                "its caller gave it up before it was begun",
+            ))
+        } else if binding.node.is_draining(binding) {
+            Some((Status::ShuttingDown, "the server is shutting down"))
+        } else {
+            None
+        };
+        let Some((status, text)) = refusal else {
+            return Some(request);
+        };
+        request.refuse(status, text);
+        None
+    }
+
+    pub(crate) fn binding(&self) -> &'a Arc<Binding> {
+        self.binding
+    }
+
+    pub(crate) fn procedure(&self) -> u16 {
+        self.message.procedure
+    }
+
+    pub(crate) fn deadline(&self) -> Nanos {
+        self.deadline
+    }
+
+    /// Decodes the arguments, and lets the peer have their room back.
+    pub(crate) fn decode<T: DeserializeOwned>(&mut self) -> Result<T, Undecodable> {
+        let body = std::mem::replace(&mut self.message.body, Body::EMPTY);
+        let decoded = wire::decode(body.as_slice());
+        self.binding.release(body);
+        decoded
+    }
+
+    pub(crate) fn reply(self, body: Body) {
+        answer(self.binding, self.message.id, Ok(body));
+    }
+
+    pub(crate) fn refuse(self, status: Status, text: &str) {
+        let body = self.message.body;
+        self.binding.release(body);
+        answer(self.binding, self.message.id, Err((status, text)));
+    }
+
+    /// The handler was not done at its first poll: from now on it is a task.
+    pub(crate) fn go_on<F>(self, handler: F)
+    where
+        F: Future<Output = Result<Body, (Status, String)>> + Send + Unpin + 'static,
+    {
+        let id = self.message.id;
+        let mut served = Served {
+            binding: Arc::clone(self.binding),
+            id,
+            answered: false,
+        };
+        let within = Within {
+            binding: Arc::clone(self.binding),
+            deadline: self.deadline,
+            future: handler,
+        };
+        let task = async move {
+            let result = within.await;
+            served.answered = true;
+            match result {
+                Ok(body) => answer(&served.binding, id, Ok(body)),
+                Err((status, text)) => answer(&served.binding, id, Err((status, &text))),
+            }
+        };
+        if let Some(task) = self.binding.node.spawn_eager(task) {
+            self.binding.serving.keep(id, task);
+        }
+    }
+}
+
+/// A call that is served by a task. Dropped without an answer, it answers that it was given up.
+struct Served {
+    binding: Arc<Binding>,
+    id: u32,
+    answered: bool,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if !self.answered {
+            let why = (Status::Abandoned, "its task was dropped by the server");
+            answer(&self.binding, self.id, Err(why));
+        }
+    }
+}
+
+/// The one answer of call `id`.
+fn answer(binding: &Arc<Binding>, id: u32, result: Result<Body, (Status, &str)>) {
+    let max = binding.limits.max_payload;
+    let (kind, procedure, body) = match result {
+        Ok(body) if body.as_slice().len() <= max as usize => (Kind::Reply, 0, body),
+        Ok(body) => {
+            let text = format!(
+                "its reply has {} bytes, and no more than {max} can cross at once",
+                body.as_slice().len()
+            );
+            let body = Body::from_slice(text.as_bytes());
+            (Kind::Failed, Status::ReplyTooLarge as u16, body)
+        }
+        Err((status, text)) => {
+            let shown = &text.as_bytes()[..text.len().min(MAX_TEXT)];
+            (Kind::Failed, status as u16, Body::from_slice(shown))
+        }
+    };
+    let message = Message {
+        kind,
+        id,
+        procedure,
+        deadline_ms: 0,
+        body,
+    };
+    if binding.try_reserve(&message.body) {
+        binding.end_call(id);
+        binding.send(message);
+        return;
+    }
+    // The window is full: the reply waits for room in a task of its own, and stays live until then.
+    let binding = Arc::clone(binding);
+    let node = Arc::clone(&binding.node);
+    drop(node.spawn(async move {
+        if binding
+            .channel
+            .reserve(message.body.window_bytes())
+            .await
+            .is_ok()
+        {
+            binding.end_call(id);
+            binding.send(message);
+        }
+    }));
+}
+
+/// A text longer than this is cut: it is for a person, who has read enough by then.
+const MAX_TEXT: usize = 1024;

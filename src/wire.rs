@@ -1,0 +1,197 @@
+//! What a message means: the codec of arguments and replies, the status of a failed call, and time.
+//!
+//! The codec is postcard, behind the two functions [`encode`] and [`decode`]; nothing else here knows
+//! it. Decoding never reads beyond the bytes received, and bytes left over are an error.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use urpc_channel::Body;
+
+use crate::error::{CallError, CallErrorKind, Executed};
+
+/// Encodes `value`; a small one without allocating.
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Body, String> {
+    let mut small = [0; urpc_channel::layout::INLINE];
+    match postcard::to_slice(value, &mut small) {
+        Ok(used) => Ok(Body::from_slice(used)),
+        Err(postcard::Error::SerializeBufferFull) => postcard::to_allocvec(value)
+            .map(Body::from_vec)
+            .map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Why bytes are not a value.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Undecodable {
+    Malformed(String),
+    Surplus(usize),
+}
+
+/// Decodes all of `bytes`.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Undecodable> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        Ok((_, rest)) => Err(Undecodable::Surplus(rest.len())),
+        Err(error) => Err(Undecodable::Malformed(error.to_string())),
+    }
+}
+
+/// Why a call failed, as the peer that should have run it says. The number crosses in the slot's
+/// procedure field, a text in its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub(crate) enum Status {
+    UnknownProcedure = 1,
+    Undecodable = 2,
+    Surplus = 3,
+    Panicked = 4,
+    ReplyTooLarge = 5,
+    Unencodable = 6,
+    /// The handler's task was dropped: cancelled, or its runtime ended.
+    Abandoned = 7,
+    /// It was never started.
+    NotStarted = 8,
+    ShuttingDown = 9,
+}
+
+impl Status {
+    fn from_code(code: u16) -> Option<Self> {
+        use Status::*;
+        [
+            UnknownProcedure,
+            Undecodable,
+            Surplus,
+            Panicked,
+            ReplyTooLarge,
+            Unencodable,
+            Abandoned,
+            NotStarted,
+            ShuttingDown,
+        ]
+        .into_iter()
+        .find(|status| *status as u16 == code)
+    }
+
+    /// The error a caller gets. `None` if there is no such status: a violation.
+    pub(crate) fn into_error(code: u16, text: &[u8]) -> Option<CallError> {
+        use CallErrorKind as Kind;
+        let (kind, executed) = match Self::from_code(code)? {
+            Self::UnknownProcedure => (Kind::UnknownProcedure, Executed::No),
+            Self::Undecodable => (Kind::UndecodableArguments, Executed::No),
+            Self::Surplus => (Kind::SurplusBytes, Executed::No),
+            Self::Panicked => (Kind::Panicked, Executed::Yes),
+            Self::ReplyTooLarge | Self::Unencodable => (Kind::ReplyTooLarge, Executed::Yes),
+            Self::Abandoned => (Kind::Abandoned, Executed::Maybe),
+            Self::NotStarted => (Kind::Abandoned, Executed::No),
+            Self::ShuttingDown => (Kind::ShuttingDown, Executed::No),
+        };
+        // Any bytes are a text to us, if not a pretty one.
+        let text = String::from_utf8_lossy(text);
+        Some(CallError::new(
+            kind,
+            executed,
+            text.escape_debug().to_string(),
+        ))
+    }
+}
+
+/// A point of CLOCK_MONOTONIC in nanoseconds: the same for all processes of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Nanos(pub(crate) u64);
+
+impl Nanos {
+    pub(crate) const NEVER: Nanos = Nanos(u64::MAX);
+
+    pub(crate) fn now() -> Self {
+        Self::read(rustix::time::ClockId::Monotonic)
+    }
+
+    /// A few nanoseconds to read, some milliseconds late.
+    pub(crate) fn coarse() -> Self {
+        Self::read(rustix::time::ClockId::MonotonicCoarse)
+    }
+
+    fn read(clock: rustix::time::ClockId) -> Self {
+        let t = rustix::time::clock_gettime(clock);
+        Self(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64)
+    }
+
+    pub(crate) fn after(self, d: std::time::Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(d.as_nanos().try_into().unwrap_or(u64::MAX)),
+        )
+    }
+
+    pub(crate) fn since(self, earlier: Self) -> std::time::Duration {
+        std::time::Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// How a deadline travels: milliseconds, modulo 2³² (49 days); 0 is none.
+    pub(crate) fn to_wire(self) -> u32 {
+        match self {
+            Self::NEVER => 0,
+            Self(ns) => ((ns / 1_000_000) as u32).max(1),
+        }
+    }
+
+    /// The deadline `wire` means, seen from `self`. What lies more than half the range back or ahead
+    /// is the other way round: a claim about time can shorten a call, never lengthen it beyond that.
+    pub(crate) fn deadline(self, wire: u32) -> Self {
+        if wire == 0 {
+            return Self::NEVER;
+        }
+        let now_ms = self.0 / 1_000_000;
+        let ahead = wire.wrapping_sub(now_ms as u32) as i32;
+        Self(
+            now_ms
+                .saturating_add_signed(ahead.into())
+                .saturating_mul(1_000_000),
+        )
+    }
+
+    pub(crate) fn to_instant(self) -> Option<std::time::Instant> {
+        (self != Self::NEVER).then(|| std::time::Instant::now() + self.since(Self::now()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn what_is_encoded_is_decoded_and_surplus_is_counted() {
+        let body = encode(&(2i64, "three")).unwrap();
+        assert_eq!(decode(body.as_slice()), Ok((2i64, "three".to_string())));
+        assert_eq!(decode::<i64>(body.as_slice()), Err(Undecodable::Surplus(6)));
+        let large = encode(&vec![7u8; 1000]).unwrap();
+        assert_eq!(decode(large.as_slice()), Ok(vec![7u8; 1000]));
+    }
+
+    #[test]
+    fn half_a_value_is_malformed() {
+        let decoded = decode::<(u8, u8)>(&[1]);
+        assert!(matches!(decoded, Err(Undecodable::Malformed(_))));
+    }
+
+    #[test]
+    fn an_unknown_status_is_no_error_but_a_violation() {
+        assert!(Status::into_error(0, b"").is_none());
+        assert!(Status::into_error(99, b"").is_none());
+        let error = Status::into_error(Status::Panicked as u16, &[0xFF, b'!']).unwrap();
+        assert_eq!(error.executed(), Executed::Yes);
+    }
+
+    #[test]
+    fn a_deadline_survives_the_wire_across_a_wrap() {
+        for start in [0, 5, u64::from(u32::MAX), 1 << 40] {
+            let now = Nanos(start * 1_000_000);
+            let at = now.after(Duration::from_secs(30));
+            assert_eq!(now.deadline(at.to_wire()), at);
+        }
+        assert_eq!(Nanos(0).deadline(Nanos::NEVER.to_wire()), Nanos::NEVER);
+    }
+}

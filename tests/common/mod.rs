@@ -1,0 +1,178 @@
+//! Tests of calls have two real processes: a test starts its own binary again, in a role.
+//!
+//! Each test file ends with `roles! { "server" => server, … }`. A child says on its standard output
+//! when it is ready, and lives until it is killed or its standard input is closed.
+#![allow(dead_code, unused_macros, unreachable_pub)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The variable that names a child's role, and the one with its argument.
+pub const ROLE: &str = "URPC_TEST_ROLE";
+pub const ARGUMENT: &str = "URPC_TEST_ARGUMENT";
+
+/// Says which roles a test file's children play. Each is a `fn(&str)`, called with its argument.
+macro_rules! roles {
+    ($($name:literal => $role:path),* $(,)?) => {
+        /// Where a child begins. In a test run of its own it has nothing to do.
+        #[test]
+        fn role() {
+            let Ok(role) = std::env::var(common::ROLE) else { return };
+            let argument = std::env::var(common::ARGUMENT).unwrap_or_default();
+            match role.as_str() {
+                $($name => $role(&argument),)*
+                other => panic!("no role {other}"),
+            }
+            std::process::exit(0);
+        }
+    };
+}
+
+/// A process in a role. Killed when dropped.
+pub struct Process {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    input: Option<ChildStdin>,
+}
+
+impl Process {
+    /// Starts this test binary as `role`, and waits until it is ready.
+    pub fn start(role: &str, argument: &str) -> Self {
+        Self::start_with(role, argument, |_| {})
+    }
+
+    pub fn start_with(role: &str, argument: &str, change: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["role", "--exact", "--nocapture", "--test-threads=1"])
+            .env(ROLE, role)
+            .env(ARGUMENT, argument)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        change(&mut command);
+        let mut child = command.spawn().expect("this test binary starts");
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let input = child.stdin.take();
+        let mut process = Self {
+            child,
+            output,
+            input,
+        };
+        process.expect("ready");
+        process
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Reads lines until one says `word: …`, and returns what follows.
+    pub fn expect(&mut self, word: &str) -> String {
+        loop {
+            let mut line = String::new();
+            let read = self.output.read_line(&mut line).expect("a line");
+            assert!(read > 0, "the child ended before it said `{word}`");
+            if let Some((_, said)) = line.split_once(&format!("@{word}:")) {
+                return said.trim().to_owned();
+            }
+        }
+    }
+
+    /// Tells the child something: one line.
+    pub fn tell(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("it listens");
+        writeln!(input, "{line}").expect("it reads");
+    }
+
+    pub fn signal(&self, signal: i32) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
+        let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
+        rustix::process::kill_process(pid, signal).expect("it lives");
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it lives");
+        self.child.wait().expect("it is ours");
+    }
+
+    /// Closes its input and waits for its end.
+    pub fn finish(mut self) {
+        drop(self.input.take());
+        let status = self.child.wait().expect("it is ours");
+        assert!(status.success(), "the child failed: {status}");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// In a child: says something to the parent. The first word must be `ready`.
+pub fn say(word: &str, what: impl std::fmt::Display) {
+    println!("@{word}: {what}");
+}
+
+/// In a child: waits until the parent closes its end, or is gone.
+pub fn until_told_to_end() {
+    let mut line = String::new();
+    while std::io::stdin().read_line(&mut line).is_ok_and(|n| n > 0) {
+        line.clear();
+    }
+}
+
+/// In a child: the next line from the parent.
+pub fn hear() -> String {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).unwrap();
+    line.trim().to_owned()
+}
+
+/// A directory for the sockets of one test; it goes with the test.
+pub struct Names(tempfile::TempDir);
+
+impl Names {
+    pub fn new() -> Self {
+        Self(tempfile::Builder::new().prefix("urpc").tempdir().unwrap())
+    }
+
+    pub fn name(&self, name: &str) -> String {
+        let path: PathBuf = self.0.path().join(format!("{name}.sock"));
+        path.to_str().unwrap().to_owned()
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+/// Fails the whole test binary if a test takes longer than this: a hang is a failure, too.
+pub fn watchdog() -> Watchdog {
+    let (alive, dead) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        let limit = Duration::from_secs(60);
+        if dead.recv_timeout(limit) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("a test took longer than {limit:?}");
+            std::process::abort();
+        }
+    });
+    Watchdog(alive)
+}
+
+pub struct Watchdog(#[allow(dead_code)] std::sync::mpsc::Sender<()>);
+
+/// Waits for a condition, as long as the watchdog lets it.
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(
+            begin.elapsed() < Duration::from_secs(50),
+            "waited for {what}"
+        );
+        std::thread::yield_now();
+    }
+}
