@@ -65,9 +65,14 @@ impl Bell {
         Some(Sitting(self))
     }
 
-    /// The keys that have been rung by now.
+    /// The keys that have been rung by now. For the keeper, who may come a moment late.
     pub(crate) fn heard(&self, each: impl FnMut(u64)) {
-        self.wait(Some(Timespec::default()), each);
+        let woken = self.wait(Some(Timespec::default()), each);
+        // That wake was taken from who sat down since the keeper was told: it has claimed its one rest
+        // already, so nobody would wake it again.
+        if woken && self.taken.load(Ordering::Acquire) {
+            self.ring();
+        }
     }
 
     fn listen_outside(&self, on: bool) {
@@ -80,17 +85,20 @@ impl Bell {
         let _ = epoll::modify(&self.outer.0, &self.epoll, data, flags);
     }
 
-    fn wait(&self, timeout: Option<Timespec>, mut each: impl FnMut(u64)) {
+    /// True if there was a wake from within.
+    fn wait(&self, timeout: Option<Timespec>, mut each: impl FnMut(u64)) -> bool {
+        let mut woken = false;
         let mut events = Vec::with_capacity(16);
         let buffer = rustix::buffer::spare_capacity(&mut events);
         if epoll::wait(&self.epoll, buffer, timeout.as_ref()).is_ok() {
             for event in &events {
                 match event.data.u64() {
-                    LOCAL => {}
+                    LOCAL => woken = true,
                     key => each(key),
                 }
             }
         }
+        woken
     }
 }
 

@@ -14,7 +14,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -24,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use urpc_channel::{Channel, Geometry, Inbox, Limits, Outbox, PeerPage};
 use urpc_donate::{Credentials, PeerProcess};
 
+use crate::bell;
 use crate::binding::{Agreed, Binding, Offered, Parts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{self, LANDINGS};
@@ -58,12 +61,6 @@ struct Hello {
 pub(crate) struct Received {
     bytes: Vec<u8>,
     fds: Vec<OwnedFd>,
-}
-
-/// What a whole message was.
-enum Said {
-    Hello(Hello, OwnedFd, OwnedFd),
-    Refusal(String),
 }
 
 impl Received {
@@ -132,14 +129,21 @@ impl Received {
         Ok(HEADER + length as usize - self.bytes.len())
     }
 
-    fn said(mut self) -> Result<Said> {
+    /// What a whole message says: a hello, or, as an error, why it is none.
+    fn said(mut self) -> Result<(Hello, OwnedFd, OwnedFd)> {
         let version = u16::from_le_bytes(self.bytes[4..6].try_into().expect("two bytes"));
         let kind = self.bytes[6];
         let body = &self.bytes[HEADER..];
         // A refusal is a text in every version.
         if kind == REFUSAL {
             let text = String::from_utf8_lossy(body).escape_debug().to_string();
-            return Ok(Said::Refusal(text));
+            // Whatever it says: with another version there is nothing to be had.
+            let kind = if version == VERSION {
+                ErrorKind::Handshake
+            } else {
+                ErrorKind::Version
+            };
+            return Err(Error::new(kind, format!("it refused: {text}")));
         }
         if version != VERSION {
             return Err(Error::new(
@@ -160,7 +164,7 @@ impl Received {
         else {
             return Err(handshake("its hello came without its two regions"));
         };
-        Ok(Said::Hello(hello, outbox, page))
+        Ok((hello, outbox, page))
     }
 }
 
@@ -255,10 +259,7 @@ impl Greeting {
 
 /// Both sides have spoken: checks what the peer said, and makes the binding.
 pub(crate) fn bind(outbox: Outbox, peer: Received, with: With<'_>) -> Result<Arc<Binding>> {
-    let (hello, theirs, page) = match peer.said()? {
-        Said::Hello(hello, theirs, page) => (hello, theirs, page),
-        Said::Refusal(text) => return Err(handshake(format!("it refused: {text}"))),
-    };
+    let (hello, theirs, page) = peer.said()?;
     let geometry = Geometry {
         slots: hello.slots,
         arena: hello.arena,
@@ -333,6 +334,26 @@ pub(crate) fn refuse(socket: impl AsFd, why: &Error) {
     let _ = rustix::net::send(socket, &bytes, flags);
 }
 
+/// Waits for the peer's whole message, but no longer than a handshake may take, however slowly it comes.
+fn hear(socket: &OwnedFd) -> Result<Received> {
+    let limit = limits::HANDSHAKE;
+    let until = Instant::now() + limit;
+    let mut received = Received::default();
+    while !received.advance(socket, RecvFlags::DONTWAIT)? {
+        let mut fds = [PollFd::new(socket, PollFlags::IN)];
+        match poll(&mut fds, bell::timeout(Some(until)).as_ref()) {
+            Ok(0) => {
+                return Err(handshake(format!(
+                    "it did not say its hello within {limit:?}"
+                )));
+            }
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(handshake(format!("its connection failed: {error}"))),
+        }
+    }
+    Ok(received)
+}
+
 /// The client's side, from an open socket to a binding. Blocks, but no longer than the time limit of
 /// a handshake; to be run where blocking is allowed.
 pub(crate) fn connect(
@@ -347,25 +368,18 @@ pub(crate) fn connect(
     let blocking = |socket: &OwnedFd| -> io::Result<()> {
         use rustix::net::sockopt::{Timeout, set_socket_timeout};
         rustix::io::ioctl_fionbio(socket, false)?;
-        set_socket_timeout(socket, Timeout::Recv, Some(limits::HANDSHAKE))?;
         set_socket_timeout(socket, Timeout::Send, Some(limits::HANDSHAKE))?;
         Ok(())
     };
     blocking(&socket).map_err(|error| Error::system(format!("bind to `{name}`"), error))?;
     let (outbox, greeting) = greeting(node, offer).map_err(named)?;
-    greeting
-        .send(node, &socket, SendFlags::empty())
-        .map_err(named)?;
-    let mut received = Received::default();
-    if !received
-        .advance(&socket, RecvFlags::empty())
-        .map_err(named)?
-    {
-        let limit = limits::HANDSHAKE;
-        return Err(named(handshake(format!(
-            "it said nothing within {limit:?}"
-        ))));
-    }
+    let greeted = greeting.send(node, &socket, SendFlags::empty());
+    // A peer that hung up may have said why before.
+    let received = match (hear(&socket), greeted) {
+        (Ok(received), Ok(())) => received,
+        (Ok(received), Err(error)) => return Err(named(received.said().err().unwrap_or(error))),
+        (Err(_), Err(error)) | (Err(error), Ok(())) => return Err(named(error)),
+    };
     let with = With {
         node,
         name: name.clone(),

@@ -27,6 +27,9 @@ use crate::serving::{Request, Serving};
 use crate::stats::{Counters, Stats, add};
 use crate::wire::Status;
 
+/// No ring has been given: a peer does not come so far.
+const NEVER_RUNG: u64 = u64::MAX;
+
 /// What both sides agreed on at binding: of each limit, the smaller one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Agreed {
@@ -111,8 +114,10 @@ pub(crate) struct Binding {
     pub(crate) landings: Box<[Seat]>,
     /// Donations in a row without one of the peer's own processors having been seen awake.
     streak: AtomicU32,
-    /// Rung since the peer was last seen to have read everything.
-    rung: AtomicBool,
+    /// How far the peer had come when it was last rung. While it is still there, once is enough.
+    rung_at: AtomicU64,
+    /// How far the peer had come at a busy worker's last look.
+    stuck_at: AtomicU64,
     /// The peer said that it takes no more calls.
     leaving: AtomicBool,
     /// Key in the node's list, once it is there.
@@ -151,7 +156,8 @@ impl Binding {
             offered: parts.offered,
             draining: parts.draining,
             streak: AtomicU32::new(0),
-            rung: AtomicBool::new(false),
+            rung_at: AtomicU64::new(NEVER_RUNG),
+            stuck_at: AtomicU64::new(u64::MAX),
             leaving: AtomicBool::new(false),
             key: AtomicU64::new(u64::MAX),
             closed: OnceLock::new(),
@@ -311,17 +317,21 @@ impl Binding {
         if presence.awake() {
             self.streak.store(0, Ordering::Relaxed);
         }
-        if !unread {
-            self.rung.store(false, Ordering::Relaxed);
-        }
         PeerView {
             unread,
             outstanding: self.pending.outstanding() || self.channel.staged(),
             presence,
             landing_free: unread && self.free_landing().is_some(),
             streak: self.streak.load(Ordering::Relaxed),
-            rung: self.rung.load(Ordering::Relaxed),
+            rung: self.is_rung(),
         }
+    }
+
+    /// The peer says that it waits for a processor which it lent to us.
+    pub(crate) fn lends_to_us(&self) -> bool {
+        let inbox = self.channel.inbox();
+        let live = |k| inbox.grant(k).grant.load(Ordering::Relaxed) & 1 == 1;
+        (0..self.landings.len()).any(live)
     }
 
     /// A landing of the peer that would answer.
@@ -339,9 +349,16 @@ impl Binding {
         self.streak.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Rings the peer's doorbell. Never blocks; if it is rung already, that is as good.
+    /// Rings the peer's doorbell, if there is something it should look at. Never blocks; if it is rung
+    /// already, that is as good.
     pub(crate) fn ring(&self) {
-        self.rung.store(true, Ordering::Relaxed);
+        // In this order: then there was something to look at when it had come so far, and while it has
+        // come no further, it has yet to look.
+        let progress = self.channel.peer_progress();
+        if !self.wants_attention() {
+            return;
+        }
+        self.rung_at.store(progress, Ordering::Relaxed);
         add(&self.counters.rings, 1);
         add(&self.counters.system_calls, 1);
         let _ = send(
@@ -349,6 +366,20 @@ impl Binding {
             &[1],
             SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
         );
+    }
+
+    /// Rings if the peer may sleep on what a busy worker saw waiting for it at its last look, too.
+    /// (What is younger may be found, or lent a processor, without a system call.)
+    pub(crate) fn ring_if_stuck(&self) {
+        let progress = self.channel.peer_progress();
+        let stuck = self.stuck_at.swap(progress, Ordering::Relaxed) == progress;
+        if stuck && self.wants_attention() && self.presence().may_sleep() && !self.is_rung() {
+            self.ring();
+        }
+    }
+
+    fn is_rung(&self) -> bool {
+        self.rung_at.load(Ordering::Relaxed) == self.channel.peer_progress()
     }
 
     /// Reads the doorbell. False if the peer is gone.
@@ -381,7 +412,7 @@ impl Binding {
 
     /// Why a message could not be sent.
     pub(crate) fn not_sent(&self, why: &Why) -> CallError {
-        if *why == Why::Forked {
+        if *why == Why::Forked || self.node.birthmark.forked() {
             return CallError::forked();
         }
         let why = self
@@ -399,7 +430,7 @@ impl Binding {
     /// reason counts.
     pub(crate) fn close(self: &Arc<Self>, why: &str) {
         // What a forked child inherits is its parent's: the epolls, for one.
-        if urpc_channel::forked() || self.closed.set(why.into()).is_err() {
+        if self.node.birthmark.forked() || self.closed.set(why.into()).is_err() {
             return;
         }
         self.channel.close();

@@ -113,7 +113,7 @@ impl CallError {
             CallErrorKind::Forked,
             Executed::No,
             "this process was forked after the channel was bound, and channels are not inherited; \
-             connect again in the child",
+             start the child with `exec`, and connect there",
         )
     }
 

@@ -6,7 +6,7 @@
 //! due timer, a task woken by a foreign thread. Liveness never depends on a donation.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use urpc_donate::{Arrival, GrantWords, Landing};
 
@@ -64,23 +64,22 @@ fn serve(node: &Arc<Node>, donor: &Arc<Binding>, words: GrantWords<'_>, sequence
     executor.run_while(
         || Landing::holds(words, sequence) && (!std::mem::replace(&mut arrived, true) || !served()),
         |_worker| {
-            bounds.tick(node, Some(donor));
+            bounds.tick(node, |peer| Arc::ptr_eq(peer, donor));
             Node::with_scratch(|scratch| scan_one(donor, scratch))
         },
     );
-    leave(node, Some(donor));
+    // A donor that has gone on without its processor may rest by now, on the very replies that were
+    // written here: then it is rung like any other.
+    let waits = |peer: &Arc<Binding>| Arc::ptr_eq(peer, donor) && Landing::holds(words, sequence);
+    leave(node, waits);
 }
 
 /// Before a reserve worker sleeps: what is left is somebody else's from here on.
-fn leave(node: &Arc<Node>, donor: Option<&Arc<Binding>>) {
-    let bindings = node.local_bindings();
-    for binding in bindings.iter() {
-        if binding.channel.staged() {
-            binding.channel.flush();
-        }
-        binding.channel.announce_blocked();
-    }
-    node.ring_sleepers(donor);
+fn leave(node: &Arc<Node>, waits: impl Fn(&Arc<Binding>) -> bool) {
+    // Pairs with the fence of a thread that hands a message over: it sees the end free, or we flush.
+    fence(Ordering::SeqCst);
+    node.settle();
+    node.ring_sleepers(waits);
     if let Some(executor) = node.executor()
         && executor.has_ready()
     {
@@ -100,11 +99,11 @@ pub(crate) fn stand_in(node: &Arc<Node>) {
         executor.run_while(
             || !node.stopping.load(Ordering::Relaxed),
             |_worker| {
-                bounds.tick(node, None);
+                bounds.tick(node, |_| false);
                 node.scan_all()
             },
         );
-        leave(node, None);
+        leave(node, |_| false);
         if !node.last_look() && !executor.has_ready() {
             drop(executor);
             Node::forget_bindings();
@@ -121,12 +120,12 @@ pub(crate) fn stand_in(node: &Arc<Node>) {
 struct Busy(Option<Nanos>);
 
 impl Busy {
-    fn tick(&mut self, node: &Arc<Node>, donor: Option<&Arc<Binding>>) {
+    fn tick(&mut self, node: &Arc<Node>, waits: impl Fn(&Arc<Binding>) -> bool) {
         let now = Nanos::coarse();
         let before = self.0.replace(now);
         if before.is_some_and(|before| before != now) {
             node.expire(now);
-            node.ring_sleepers(donor);
+            node.ring_sleepers(waits);
         }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle as Thread;
 use std::time::Duration;
 
-use urpc_channel::OwnPage;
+use urpc_channel::{Birthmark, OwnPage};
 use urpc_donate::{Affinity, Presence, Seat};
 use urpc_executor::{Executor, JoinHandle};
 
@@ -49,6 +49,8 @@ pub(crate) struct Config {
 pub(crate) struct Node {
     me: Weak<Node>,
     pub(crate) config: Config,
+    /// Tells a forked child from the process that owns all this.
+    pub(crate) birthmark: Birthmark,
     /// More than one CPU is allowed: a peer can run while we do.
     pub(crate) parallel: bool,
     pub(crate) cpus: usize,
@@ -101,10 +103,12 @@ impl Node {
             .store(processors as u32, Ordering::Relaxed);
         page.word(page::UNHELD)
             .store(processors as u32, Ordering::Relaxed);
+        let birthmark = Birthmark::take().map_err(failed)?;
         let keeper = Keeper::new().map_err(failed)?;
         let bell = keeper.new_bell().map_err(failed)?;
         let node = Arc::new_cyclic(|me: &Weak<Node>| Self {
             me: me.clone(),
+            birthmark,
             parallel: cpus > 1,
             cpus,
             executor: RwLock::new(None),
@@ -282,7 +286,10 @@ impl Node {
 
     /// Lets go of all channels this thread still knows of.
     pub(crate) fn forget_bindings() {
-        LOCAL.with_borrow_mut(|local| local.bindings = Rc::default());
+        LOCAL.with_borrow_mut(|local| {
+            local.bindings = Rc::default();
+            local.version = 0; // no list has this one: the next look makes a new copy
+        });
         caller::forget();
     }
 
@@ -301,11 +308,10 @@ impl Node {
 
     /// Has somebody scan: a thread that cannot do it itself left something to be seen to.
     pub(crate) fn look(&self) {
-        if let Some(executor) = self.executor() {
-            executor.notify();
-        }
         if self.config.processors == 0 {
             let _ = self.stand_in.wake();
+        } else if let Some(executor) = self.executor() {
+            executor.notify();
         }
     }
 

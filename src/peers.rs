@@ -36,7 +36,11 @@ impl Idle for Node {
             }
             // A busy worker may not come to rest for long: who sleeps on our messages is rung now.
             self.expire(Nanos::coarse());
-            self.ring_sleepers(None);
+            // Pairs as in `ring_sleepers`.
+            fence(Ordering::SeqCst);
+            for binding in self.local_bindings().iter() {
+                binding.ring_if_stuck();
+            }
         }
         found
     }
@@ -68,7 +72,10 @@ impl Idle for Node {
 
     fn unattended(&self) {
         let _ = self.stand_in.wake();
-        self.keeper.poke();
+        let timers = |executor: urpc_executor::Executor| executor.timers().next().is_some();
+        if self.executor().is_some_and(timers) {
+            self.keeper.poke();
+        }
     }
 
     fn held(&self, _free: usize) {
@@ -107,22 +114,31 @@ impl Node {
     /// The look after the announcement and its fence: now every shortcut of the warm path is made up
     /// for. True if there is work after all.
     pub(crate) fn last_look(&self) -> bool {
+        self.settle();
+        self.scan_all()
+    }
+
+    /// Publishes what can be published, and tells the peers where we wait for them. Afterwards, and
+    /// after a fence, whoever left something here finds it done, or sees to it itself.
+    pub(crate) fn settle(&self) {
         let bindings = self.local_bindings();
+        let mut blocked = false;
         for binding in bindings.iter() {
             binding.pending.tidy();
             binding.pending.wake_waiters();
-            if binding.channel.staged() {
-                binding.channel.flush();
-            }
-            if binding.channel.announce_blocked() {
-                // Pairs with the fence of the peer's last look: either it sees that we wait for room,
-                // or the flush sees the room.
-                fence(Ordering::SeqCst);
-                binding.channel.refresh_window();
-                binding.channel.flush();
-            }
+            binding.channel.flush();
+            blocked |= binding.channel.announce_blocked();
         }
-        self.scan_all()
+        if !blocked {
+            return;
+        }
+        // Pairs with the fence before the peers' `peer_blocked`: either they see that we wait, or we
+        // see the room.
+        fence(Ordering::SeqCst);
+        for binding in bindings.iter() {
+            binding.channel.flush();
+            binding.channel.refresh_window();
+        }
     }
 
     /// Scans for as long as it pays. True if there is something to do.
@@ -133,6 +149,10 @@ impl Node {
         }
         let bindings = self.local_bindings();
         if bindings.is_empty() && budget != Duration::MAX {
+            return false;
+        }
+        let tireless = budget == Duration::MAX;
+        if self.must_act(&bindings, tireless) {
             return false;
         }
         let mut until = None;
@@ -153,7 +173,7 @@ impl Node {
                     return true; // the worker fires it
                 }
                 self.expire(Nanos::coarse());
-                if self.must_act(&bindings, budget == Duration::MAX) {
+                if self.must_act(&bindings, tireless) {
                     return false;
                 }
                 let until = *until.get_or_insert_with(|| now.checked_add(budget));
@@ -167,13 +187,17 @@ impl Node {
 
     /// Some peer has messages and no processor awake: waiting for it is in vain.
     fn must_act(&self, bindings: &[Arc<Binding>], tireless: bool) -> bool {
-        let view = |b: &Arc<Binding>| b.wants_attention() && !b.presence().awake();
+        // The presence first: its line is shared and quiet, the other is written with every message.
+        // A donor of ours is no such peer: its processor is about to come back to it.
+        let view = |b: &Arc<Binding>| {
+            !b.presence().awake() && b.wants_attention() && !b.lends_to_us()
+        };
         if !bindings.iter().any(view) {
             return false;
         }
         if tireless {
             // This one never rests, so it rings from here.
-            self.ring_sleepers(None);
+            self.ring_sleepers(|_| false);
             return bindings
                 .iter()
                 .any(|b| b.presence().processors == 0 && view(b));
@@ -288,13 +312,14 @@ impl Node {
         }
     }
 
-    /// Rings every peer that may sleep on something from us, except the one whose processor this is:
-    /// that gets its processor back.
-    pub(crate) fn ring_sleepers(&self, except: Option<&Arc<Binding>>) {
-        // Pairs with the fence in the peers' announcements of rest.
+    /// Rings every peer that may sleep on something from us, except a donor that still `waits` for its
+    /// processor: that gets it back instead.
+    pub(crate) fn ring_sleepers(&self, waits: impl Fn(&Arc<Binding>) -> bool) {
+        // Pairs with the fence in the peers' announcements of rest, and so with a donor that reclaims
+        // its processor just now and then rests: either it sees our replies, or we see its grant void.
         fence(Ordering::SeqCst);
         for binding in self.local_bindings().iter() {
-            if except.is_some_and(|donor| Arc::ptr_eq(donor, binding)) {
+            if waits(binding) {
                 continue;
             }
             let view = binding.view();

@@ -96,7 +96,7 @@ impl Drop for Back {
 impl Drop for Runtime {
     fn drop(&mut self) {
         // A forked child has none of its parent's threads to join.
-        if !urpc_channel::forked() {
+        if !self.node.birthmark.forked() {
             self.node.stop();
         }
     }

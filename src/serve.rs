@@ -243,6 +243,9 @@ impl Drop for Guard {
 
 fn stop_accepting(node: &Weak<Node>, listener: &Arc<Listener>) {
     if let Some(node) = node.upgrade() {
+        if node.birthmark.forked() {
+            return; // the socket, its file and the epoll are the parent's, who goes on
+        }
         node.keeper.unlisten(listener);
     }
     lock(&listener.at).take();

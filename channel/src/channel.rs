@@ -324,6 +324,17 @@ impl Channel {
         seen != 0 && now.wrapping_add(1) > seen
     }
 
+    /// How far the peer has come with what we sent, as one number: it changes whenever the peer consumes, or
+    /// says anew whether it waits for us. While it is the same, the peer has not answered a ring.
+    pub fn peer_progress(&self) -> u64 {
+        if self.forked() {
+            return 0;
+        }
+        // Multiplied, so that the two cannot move against each other unseen.
+        let consumed = self.peer.load(CONSUMED_AT);
+        consumed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.peer.load(BLOCKED_AT)
+    }
+
     /// A received body that took `bytes` of the window ([`Body::window_bytes`]) has been decoded or dropped:
     /// the peer may send as many more. To be called once for each such body.
     pub fn freed(&self, bytes: usize) {

@@ -104,7 +104,7 @@ pub(crate) fn abort(id: u32) -> Slot {
 
 impl Frame {
     /// What `slot` says, if a peer that keeps the rules can say it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(slot: &Slot, arena: u32, max_payload: u32) -> Result<Frame, Violation> {
         let [code, len, ..] = slot.tag.to_le_bytes();
         let part = code & PART;
@@ -132,6 +132,20 @@ impl Frame {
                 head.with(Body::Inline(Inline::from_words(&payload, len))),
             ));
         }
+        Frame::parse_part(head, part, len, &payload, arena, max_payload)
+    }
+
+    /// What a slot says that is no whole message.
+    #[cold]
+    fn parse_part(
+        head: Head,
+        part: u8,
+        len: u8,
+        payload: &[u64; 6],
+        arena: u32,
+        max_payload: u32,
+    ) -> Result<Frame, Violation> {
+        let id = head.id;
         if len != 0 {
             return Err(Violation::Length(len));
         }

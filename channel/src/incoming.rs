@@ -84,19 +84,23 @@ impl Incoming {
             let Some(slot) = receiver.consumer.take(peer) else {
                 break;
             };
-            let frame = Frame::parse(&slot, self.geometry.arena, self.limits.max_payload);
-            let message = match frame {
-                Ok(Frame::Whole(message)) => Ok(Some(message)),
+            let message = match Frame::parse(&slot, self.geometry.arena, self.limits.max_payload) {
+                // At once, because moving a message about costs more than all else here.
+                Ok(Frame::Whole(message)) => {
+                    count += 1;
+                    sink(message);
+                    continue;
+                }
                 Ok(Frame::Piece(piece)) => self.add(receiver, own, peer, piece),
                 Ok(Frame::Abort { id }) => Ok(Some(receiver.abort(id, own))),
                 Err(violation) => Err(violation),
             };
             match message {
+                Ok(None) => {}
                 Ok(Some(message)) => {
                     count += 1;
                     sink(message);
                 }
-                Ok(None) => {}
                 Err(violation) => {
                     result = Err(violation);
                     break;

@@ -14,7 +14,8 @@
 //!
 //! Of the two fences one is first. If the holder's, the other thread finds the end free and does the work. If
 //! the other's, the holder sees the message. A thread that handed over and did not get the end owes
-//! nothing. Loom checks this as `a_message_handed_over_is_never_lost` and `a_second_hand_over_is_not_lost`.
+//! nothing. Loom checks this as `a_message_handed_over_is_never_lost`, and as
+//! `a_message_handed_over_during_a_flush_is_never_lost`.
 //!
 //! **No call is lost by closing**: see [`Outgoing::close`], and `a_close_is_seen_or_the_message_is`.
 

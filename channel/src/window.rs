@@ -54,8 +54,9 @@ impl Window {
         self.queued.load(Ordering::Relaxed) != 0
     }
 
-    /// Takes what the peer has freed. True if that is news.
-    fn look(&self, peer: &impl Words) -> Result<bool, Violation> {
+    /// Takes what the peer has freed. Whoever gets the news tells the one that waits for space: nobody
+    /// else will have it again.
+    fn look(&self, peer: &impl Words) -> Result<(), Violation> {
         // Acquire pairs with `fetch_max` below: what another thread has seen, we see too, so that only the
         // peer can be the one that went back.
         let known = self.freed.load(Ordering::Acquire);
@@ -71,7 +72,10 @@ impl Window {
                 declared,
             });
         }
-        Ok(claimed > self.freed.fetch_max(claimed, Ordering::AcqRel))
+        if claimed > self.freed.fetch_max(claimed, Ordering::AcqRel) {
+            self.space.notify(1);
+        }
+        Ok(())
     }
 
     /// Reserves `bytes` if they are there.
@@ -188,10 +192,11 @@ impl Window {
 
     /// Looks again for the sake of those who wait.
     pub(crate) fn refresh(&self, peer: &impl Words) -> Result<(), Violation> {
-        if self.is_awaited() && self.look(peer)? {
-            self.space.notify(1);
+        if self.is_awaited() {
+            self.look(peer)
+        } else {
+            Ok(())
         }
-        Ok(())
     }
 
     /// Wakes all who wait; they will find the channel closed.

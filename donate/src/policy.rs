@@ -18,7 +18,8 @@ use crate::View;
 
 /// After so many donations in a row to a peer that has processors of its own, one of these is woken:
 /// work that stays deserves a processor that stays. Fewer would wake a second core for a single call.
-pub const PATIENCE: u32 = 3;
+/// From then on at each doubling, should it find no CPU.
+pub const PATIENCE: u32 = 4;
 
 /// What a worker sees of one peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,8 +78,8 @@ pub fn decide<K>(here: Here, peers: impl IntoIterator<Item = (K, PeerView)>) -> 
         }
         if !peer.presence.awake() {
             if here.may_lend && peer.landing_free {
-                let stays = peer.presence.processors > 0 && peer.streak >= PATIENCE;
-                let ring = stays && here.parallel && !peer.rung;
+                let stays = peer.presence.processors > 0 && here.parallel;
+                let ring = stays && peer.streak >= PATIENCE && peer.streak.is_power_of_two();
                 return Action::Donate { to: key, ring };
             }
             if !peer.rung {

@@ -3,10 +3,10 @@
 //! A thread sleeps on one word of its own process, or on that and one word that a peer writes. The
 //! waker changes the word before it wakes, always: the kernel can lose a wake on an unchanged word.
 
-#[cfg(not(urpc_loom))]
+#[cfg(not(all(test, urpc_loom)))]
 pub(crate) use real::*;
 
-#[cfg(not(urpc_loom))]
+#[cfg(not(all(test, urpc_loom)))]
 mod real {
     pub(crate) use std::sync::atomic::{AtomicU32, Ordering, fence};
 
@@ -86,12 +86,12 @@ mod real {
     }
 }
 
-#[cfg(urpc_loom)]
+#[cfg(all(test, urpc_loom))]
 pub(crate) use modelled::*;
 
 /// Under loom a sleep is a wait for the word to change, with a yield in between: a lost wake-up then
 /// shows as a model that does not end. Time does not pass in a model.
-#[cfg(urpc_loom)]
+#[cfg(all(test, urpc_loom))]
 mod modelled {
     pub(crate) use loom::sync::atomic::{AtomicU32, Ordering, fence};
     use std::time::Instant;

@@ -132,6 +132,36 @@ pub fn hear() -> String {
     line.trim().to_owned()
 }
 
+/// In a child: does something with every line from the parent, until that closes its end or is gone.
+pub fn for_each_line(mut each: impl FnMut(&str)) {
+    for line in std::io::stdin().lines() {
+        let Ok(line) = line else { return };
+        each(line.trim());
+    }
+}
+
+/// A runtime with so many processors, and otherwise with the defaults.
+pub fn runtime(processors: usize) -> urpc::Runtime {
+    let runtime = urpc::Runtime::builder().processors(processors).build();
+    runtime.expect("a runtime starts")
+}
+
+/// In a child: serves what `offer` adds, until it is told to end. The argument is `PROCESSORS NAME`,
+/// and what follows is for `offer`.
+pub fn serve(
+    argument: &str,
+    offer: impl FnOnce(urpc::ServerBuilder, Vec<&str>) -> urpc::ServerBuilder,
+) {
+    let mut words = argument.split(' ');
+    let processors = words.next().unwrap().parse().unwrap();
+    let name = words.next().unwrap();
+    runtime(processors).block_on(async {
+        let _server = offer(urpc::serve(name), words.collect()).bind().unwrap();
+        say("ready", "");
+        urpc::unblock(until_told_to_end).await;
+    });
+}
+
 /// A directory for the sockets of one test; it goes with the test.
 pub struct Names(tempfile::TempDir);
 

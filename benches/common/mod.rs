@@ -1,0 +1,24 @@
+//! What the benches share: two processes, the bases of every ratio, and the report.
+// Each bench uses its part of it.
+#![allow(dead_code, unreachable_pub)]
+
+pub mod base;
+pub mod child;
+pub mod pair;
+pub mod report;
+pub mod shared;
+
+/// Plays the role this process was started in. False if it was started by a person.
+pub fn played_a_role() -> bool {
+    let Some(role) = child::role() else {
+        return false;
+    };
+    let words: Vec<&str> = role.iter().map(String::as_str).collect();
+    match words[..] {
+        ["raw", path, cpu] => base::raw_child(path, cpu),
+        ["handover", path, cpu, ping, socket] => base::handover_child(path, cpu, ping, socket),
+        ["server", name, processors] => pair::server_child(name, processors),
+        _ => panic!("no role {role:?}"),
+    }
+    true
+}

@@ -1,0 +1,148 @@
+//! Pairing, repetition, and the two forms of the result: a table for people, JSON for programs.
+//!
+//! The machine changes its mind about how fast it is. So each measurement has a base measurement just
+//! before it and one just after, and what is reported is the median and the spread of the *ratio*.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+/// What these benches are told on the command line: `cargo bench --bench NAME -- --quick`.
+#[derive(Parser)]
+pub struct Args {
+    /// Fewer calls and rounds: less than a minute in all.
+    #[arg(long)]
+    pub quick: bool,
+    /// Also write the results to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// What cargo says to every bench.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Args {
+    pub fn rounds(&self) -> usize {
+        if self.quick { 3 } else { 5 }
+    }
+
+    /// So many, or a tenth of it.
+    pub fn count(&self, full: u32) -> u32 {
+        if self.quick { full / 10 } else { full }
+    }
+}
+
+/// What a measurement's ratio is to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Base {
+    Raw,
+    Handover,
+}
+
+impl Base {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Handover => "handover",
+        }
+    }
+}
+
+/// One figure of one round: what was measured, and the base in the same unit.
+#[derive(Clone, Copy)]
+pub struct Figure {
+    pub value: f64,
+    pub base: f64,
+}
+
+/// All results of a run.
+pub struct Report {
+    rows: Vec<Value>,
+    bar: ProgressBar,
+}
+
+impl Report {
+    /// A report of about `measurements` measurements.
+    pub fn new(measurements: usize) -> Self {
+        let bar = ProgressBar::new(measurements as u64);
+        let style = "{bar:40} {pos}/{len} {msg}";
+        bar.set_style(ProgressStyle::with_template(style).expect("a template"));
+        let head = ["name", "value", "unit", "base", "base value", "ratio", "low-high"];
+        bar.suspend(|| println!("{}", line(head.map(str::to_owned))));
+        let rows = Vec::new();
+        Self { rows, bar }
+    }
+
+    /// Something a reader has to know.
+    pub fn note(&self, text: &str) {
+        self.bar.suspend(|| println!("note: {text}"));
+    }
+
+    /// What is being measured now.
+    pub fn begin(&self, name: &str) {
+        self.bar.set_message(name.to_owned());
+    }
+
+    /// A measurement is done.
+    pub fn step(&self) {
+        self.bar.inc(1);
+    }
+
+    /// Adds the figures of all rounds under one name.
+    pub fn add(&mut self, name: &str, unit: &str, base: Base, figures: &[Figure]) {
+        let value = median(figures.iter().map(|f| f.value));
+        let base_value = median(figures.iter().map(|f| f.base));
+        let ratios = || figures.iter().map(|f| f.value / f.base);
+        let (low, high) = ratios().fold((f64::MAX, 0.0), |(low, high): (f64, f64), r| {
+            (low.min(r), high.max(r))
+        });
+        let ratio = median(ratios());
+        let shown = [
+            name.to_owned(),
+            short(value),
+            unit.to_owned(),
+            base.name().to_owned(),
+            short(base_value),
+            format!("{ratio:.2}"),
+            format!("{low:.2}-{high:.2}"),
+        ];
+        self.bar.suspend(|| println!("{}", line(shown)));
+        self.rows.push(json!({
+            "name": name, "value": value, "unit": unit, "base": base.name(),
+            "base_value": base_value, "ratio": ratio, "low": low, "high": high,
+        }));
+    }
+
+    /// Ends the table, and writes the file if one was asked for.
+    pub fn end(self, args: &Args) {
+        self.bar.finish_and_clear();
+        if let Some(path) = &args.json {
+            let text = serde_json::to_string_pretty(&self.rows).expect("numbers and names");
+            let written = std::fs::write(path, text + "\n");
+            written.unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
+        }
+    }
+}
+
+fn line(columns: [String; 7]) -> String {
+    let [name, value, unit, base, base_value, ratio, spread] = columns;
+    format!("{name:<44} {value:>11} {unit:<15} {base:<8} {base_value:>11} {ratio:>7} {spread:>13}")
+}
+
+/// Three digits say more than the machine can repeat.
+fn short(value: f64) -> String {
+    match value {
+        v if v >= 100.0 => format!("{v:.0}"),
+        v if v >= 10.0 => format!("{v:.1}"),
+        v => format!("{v:.3}"),
+    }
+}
+
+/// The value in the middle.
+pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

@@ -1,0 +1,195 @@
+//! A peer that is none of ours: it speaks the handshake, or something like it, byte by byte.
+//!
+//! What is sent here is written down a second time, on purpose: a change of the protocol that nobody
+//! meant makes these tests fail.
+
+use std::io::{IoSlice, IoSliceMut, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use urpc_channel::{Channel, Geometry, Inbox, Limits, Outbox, OwnPage, PeerPage};
+
+pub const VERSION: u16 = 1;
+pub const HELLO: u8 = 1;
+pub const REFUSAL: u8 = 2;
+
+pub const GEOMETRY: Geometry = Geometry {
+    slots: 256,
+    arena: 64 * 1024,
+};
+pub const LIMITS: Limits = Limits {
+    calls: 1024,
+    window: 8 << 20,
+    max_payload: 4 << 20,
+};
+
+/// A whole message of the handshake.
+pub fn frame(version: u16, kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = b"urpc".to_vec();
+    bytes.extend(version.to_le_bytes());
+    bytes.extend([kind, 0]);
+    bytes.extend((body.len() as u32).to_le_bytes());
+    bytes.extend(body);
+    bytes
+}
+
+/// What a hello says: limits, processors, and the procedures it offers.
+pub fn hello(offer: &[(&str, &str)]) -> Vec<u8> {
+    let Limits {
+        calls,
+        window,
+        max_payload,
+    } = LIMITS;
+    let Geometry { slots, arena } = GEOMETRY;
+    let processors = 1u32;
+    let said = (slots, arena, calls, window, max_payload, processors, offer);
+    postcard::to_allocvec(&said).unwrap()
+}
+
+/// Sends `bytes`, and descriptors with them. False if the other side is gone.
+pub fn send(socket: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> bool {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        assert!(control.push(SendAncillaryMessage::ScmRights(fds)));
+    }
+    let bytes = [IoSlice::new(bytes)];
+    sendmsg(socket, &bytes, &mut control, SendFlags::NOSIGNAL).is_ok()
+}
+
+/// Reads one message of the handshake: its version, kind, body and descriptors. `None` at the end.
+pub fn receive(socket: &UnixStream) -> Option<(u16, u8, Vec<u8>, Vec<OwnedFd>)> {
+    let mut header = [0; 12];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let buffer = &mut [IoSliceMut::new(&mut header)];
+    let read = recvmsg(socket, buffer, &mut control, RecvFlags::WAITALL).ok()?;
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            fds.extend(received);
+        }
+    }
+    if read.bytes < header.len() {
+        return None;
+    }
+    assert_eq!(&header[..4], b"urpc");
+    let version = u16::from_le_bytes(header[4..6].try_into().unwrap());
+    let length = u32::from_le_bytes(header[8..12].try_into().unwrap());
+    let mut body = vec![0; length as usize];
+    (&*socket).read_exact(&mut body).ok()?;
+    Some((version, header[6], body, fds))
+}
+
+/// The text of the refusal that comes.
+pub fn refusal(socket: &UnixStream) -> String {
+    let (_, kind, body, fds) = receive(socket).expect("a refusal, and not a closed connection");
+    assert_eq!((kind, fds.len()), (REFUSAL, 0), "a refusal and no memory");
+    String::from_utf8(body).expect("a text")
+}
+
+/// The memory that this side shows.
+pub struct Shown {
+    pub outbox: Outbox,
+    pub page: OwnPage,
+}
+
+impl Shown {
+    pub fn new() -> Self {
+        Self {
+            outbox: Outbox::create(&GEOMETRY).unwrap(),
+            page: OwnPage::create().unwrap(),
+        }
+    }
+
+    pub fn say_hello(&self, socket: &UnixStream, offer: &[(&str, &str)]) -> bool {
+        let fds = [self.outbox.fd().unwrap(), self.page.fd()];
+        send(socket, &frame(VERSION, HELLO, &hello(offer)), &fds)
+    }
+}
+
+/// A channel whose other side is honest, and this one need not be.
+pub struct Bound {
+    pub socket: UnixStream,
+    pub shown: Shown,
+    pub inbox: Inbox,
+    /// Kept mapped, as an honest peer does.
+    pub peer_page: PeerPage,
+}
+
+impl Bound {
+    /// Binds to the server at `path`, as a client that offers nothing. `None` if it is not let in.
+    pub fn connect(path: &str) -> Option<Self> {
+        let socket = UnixStream::connect(path).ok()?;
+        let shown = Shown::new();
+        shown.say_hello(&socket, &[]).then_some(())?;
+        Self::hear(socket, shown)
+    }
+
+    /// Accepts a client, as a server that offers `offer`.
+    pub fn accept(socket: UnixStream, offer: &[(&str, &str)]) -> Option<Self> {
+        let shown = Shown::new();
+        shown.say_hello(&socket, offer).then_some(())?;
+        Self::hear(socket, shown)
+    }
+
+    fn hear(socket: UnixStream, shown: Shown) -> Option<Self> {
+        let (_, kind, _, mut fds) = receive(&socket)?;
+        if kind != HELLO {
+            return None;
+        }
+        let page = fds.pop().expect("two descriptors");
+        let outbox = fds.pop().expect("two descriptors");
+        Some(Self {
+            inbox: Inbox::accept(outbox, &GEOMETRY).unwrap(),
+            peer_page: PeerPage::accept(page).unwrap(),
+            socket,
+            shown,
+        })
+    }
+
+    /// The channel itself, to break the protocol in good grammar.
+    pub fn speak(self) -> (Channel, UnixStream, (OwnPage, PeerPage)) {
+        let channel = Channel::new(self.shown.outbox, self.inbox, LIMITS);
+        (channel, self.socket, (self.shown.page, self.peer_page))
+    }
+}
+
+/// Rings the peer's doorbell.
+pub fn ring(socket: &UnixStream) {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let _ = rustix::net::send(socket, &[1], flags);
+}
+
+/// True once the other side has closed the socket.
+pub fn is_hung_up(socket: &UnixStream) -> bool {
+    let mut bytes = [0u8; 64];
+    loop {
+        match rustix::net::recv(socket, &mut bytes, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => return true,
+            Ok(_) => {}
+            Err(error) => return error != rustix::io::Errno::AGAIN,
+        }
+    }
+}
+
+/// Numbers that look random and are the same in every run.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}
