@@ -29,7 +29,8 @@ fn main() {
     let raw = Raw::start();
     let cpus = cpus().len();
     if cpus < 2 {
-        report.note("one CPU only: `raw` takes two ticks of the scheduler, its ratios mean nothing");
+        report
+            .note("one CPU only: `raw` takes two ticks of the scheduler, its ratios mean nothing");
     }
 
     let rounds = 0..args.rounds();
@@ -44,14 +45,22 @@ fn main() {
 
     for (c, s) in PROCESSORS {
         let pair = Pair::start(c, s);
-        let crowd = if c.max(1) + s > cpus { " oversubscribed" } else { "" };
+        let crowd = if c.max(1) + s > cpus {
+            " oversubscribed"
+        } else {
+            ""
+        };
         for t in CALLERS {
             let name = format!("null T={t} C={c} S={s}{crowd}");
-            point(&mut report, &args, &raw, &name, t, |calls| pair.null(t, calls));
+            point(&mut report, &args, &raw, &name, t, |calls| {
+                pair.null(t, calls)
+            });
         }
         if (c, s) == (1, 1) {
             let name = format!("typed T=1 C={c} S={s}{crowd}");
-            point(&mut report, &args, &raw, &name, 1, |calls| pair.typed(1, calls));
+            point(&mut report, &args, &raw, &name, 1, |calls| {
+                pair.typed(1, calls)
+            });
         }
     }
     report.end(&args);

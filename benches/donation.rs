@@ -99,7 +99,12 @@ fn point(report: &mut Report, args: &Args, bare: &mut Handover, pair: &Pair, t: 
             let per_call = taken.time.as_nanos() as f64 / calls;
             let crossings = taken.crossings as f64 / calls;
             let system_calls = taken.system_calls as f64 / calls;
-            each = [per_call * f64::from(t), 1e9 / per_call, crossings, system_calls];
+            each = [
+                per_call * f64::from(t),
+                1e9 / per_call,
+                crossings,
+                system_calls,
+            ];
             each[0]
         });
         let bases = [latency.base, 1e9 / latency.base, CROSSINGS, SYSTEM_CALLS];

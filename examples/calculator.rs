@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --example calculator
 //! ```
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
@@ -20,18 +21,19 @@ impl Calc for Sums {
     async fn add(&self, a: i64, b: i64) -> i64 {
         a + b
     }
+
     async fn div(&self, a: i64, b: i64) -> Result<i64, String> {
         a.checked_div(b)
             .ok_or_else(|| format!("{a} / {b} is no number"))
     }
 }
 
-/// The child: no processor of its own, so it runs on the one its caller lends. Ends with the channel.
+/// The child. It has no processor of its own, and runs on those that its caller lends.
 #[urpc::main(processors = 0)]
 async fn server() -> urpc::Result<()> {
     let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
     let server = urpc::serve_fd(socket).add(CalcServer::new(Sums)).bind()?;
-    server.run().await
+    server.run().await // until the channel is closed
 }
 
 #[urpc::main]
@@ -41,27 +43,22 @@ async fn client() -> urpc::Result<()> {
         .arg("serve")
         .stdin(OwnedFd::from(theirs))
         .spawn()?;
-    let peer = urpc::connect_fd(ours).await?;
-    let calc = CalcClient::on(&peer);
-    // Two calls at once: one donation serves them both.
-    let sum = urpc::spawn(calc.add(2, 3));
-    let none = calc.div(1, 0).await?;
-    println!("2 + 3 = {}; {}", sum.await??, none.unwrap_err());
-    println!("1 call failed: {}", failing(&peer).await.unwrap_err());
-    println!("{:?}", peer.stats());
-    drop((calc, peer)); // closes the channel, which ends the child
-    child.wait()?;
+    let calc = CalcClient::on(&urpc::connect_fd(ours).await?);
+
+    let sum = urpc::spawn(calc.add(2, 3)); // runs while this task goes on
+    println!("1 / 0: {:?}", calc.div(1, 0).await?);
+    println!("2 + 3: {}", sum.await??);
+    let failed = urpc::call::<i64>(calc.peer(), "Calc.mul", (2i64, 3i64)).await;
+    println!("2 · 3: {}", failed.expect_err("nobody offers it"));
+
+    drop(calc); // closes the channel
+    urpc::unblock(move || child.wait()).await?;
     Ok(())
 }
 
-/// A procedure the server has not: every error says whether the call can have run.
-async fn failing(peer: &urpc::Peer) -> Result<i64, urpc::CallError> {
-    urpc::call(peer, "Calc.mul", (2i64, 3i64)).await
-}
-
 fn main() -> urpc::Result<()> {
-    if std::env::args().nth(1).is_some_and(|role| role == "serve") {
-        return server();
+    match std::env::args().nth(1).as_deref() {
+        Some("serve") => server(),
+        _ => client(),
     }
-    client()
 }

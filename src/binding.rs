@@ -13,7 +13,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use event_listener::Event;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use urpc_channel::{Body, Channel, Kind, Message, PeerPage, Why};
 use urpc_donate::policy::PeerView;
 use urpc_donate::{GrantWords, Lender, PeerProcess, Presence, Seat, View};
@@ -112,6 +112,8 @@ pub(crate) struct Binding {
     lenders: [Lender; limits::LANDINGS as usize],
     /// For the processors the peer lends to us.
     pub(crate) landings: Box<[Seat]>,
+    /// Our processors that are lent to the peer right now, as a mask.
+    donors: AtomicU64,
     /// Donations in a row without one of the peer's own processors having been seen awake.
     streak: AtomicU32,
     /// How far the peer had come when it was last rung. While it is still there, once is enough.
@@ -155,6 +157,7 @@ impl Binding {
             offer: parts.offer,
             offered: parts.offered,
             draining: parts.draining,
+            donors: AtomicU64::new(0),
             streak: AtomicU32::new(0),
             rung_at: AtomicU64::new(NEVER_RUNG),
             stuck_at: AtomicU64::new(u64::MAX),
@@ -345,6 +348,19 @@ impl Binding {
         (&self.lenders[k], grant_words(words))
     }
 
+    /// Processor `id` is about to be lent to the peer. False if the channel is closed, and nobody would
+    /// wake its worker. Follow it with [`take_back`](Self::take_back) in either case.
+    pub(crate) fn hand_over(&self, id: usize) -> bool {
+        self.donors.fetch_or(1 << id, Ordering::Relaxed);
+        // Pairs with the fence in `close`: either that sees this donor, or we see that it is closed.
+        fence(Ordering::SeqCst);
+        !self.is_closed()
+    }
+
+    pub(crate) fn take_back(&self, id: usize) {
+        self.donors.fetch_and(!(1 << id), Ordering::Relaxed);
+    }
+
     pub(crate) fn count_donation(&self) {
         self.streak.fetch_add(1, Ordering::Relaxed);
     }
@@ -440,6 +456,8 @@ impl Binding {
         for seat in &self.landings {
             let _ = seat.wake();
         }
+        // The peer is told now, not when the last thread of ours lets go of this.
+        let _ = shutdown(&self.socket, Shutdown::Both);
         self.ended.notify(usize::MAX);
     }
 

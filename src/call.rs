@@ -433,6 +433,9 @@ impl Raw {
                 } else if self.urgent {
                     binding.node.urge(binding);
                 }
+                if binding.pending.next_deadline() >= deadline {
+                    binding.node.deadline_set();
+                }
                 let _: Sent = sent;
                 Poll::Pending
             }

@@ -40,8 +40,8 @@ pub fn connect(name: impl Into<String>) -> Connect {
 ///     .bind()?;
 /// let peer = urpc::connect_fd(ours).await?;
 /// assert_eq!(urpc::call::<u32>(&peer, "double", 21u32).await?, 42);
-/// # urpc::Result::Ok(()) })?;
-/// # urpc::Result::Ok(())
+/// # Ok::<(), urpc::Error>(()) })?;
+/// # Ok::<(), urpc::Error>(())
 /// ```
 pub fn connect_fd(socket: impl Into<OwnedFd>) -> Connect {
     Connect::new(To::Socket(socket.into()))

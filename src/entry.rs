@@ -1,6 +1,6 @@
 //! One outgoing call's meeting point: here its caller and its reply find each other.
 //!
-//! All unsafe code of this crate is in this file. The state word says who may touch what:
+//! All unsafe code of the calls is in this file. The state word says who may touch what:
 //!
 //! | state | the caller | `waker` belongs to | `answer` belongs to |
 //! | --- | --- | --- | --- |

@@ -315,6 +315,16 @@ impl Node {
         }
     }
 
+    /// A call was begun whose deadline is the earliest: who sleeps must not sleep longer than until then.
+    /// A worker looks itself before it rests; any other thread has to tell one, or the keeper.
+    pub(crate) fn deadline_set(&self) {
+        if self.config.processors == 0 {
+            self.keeper.poke();
+        } else if let Some(executor) = self.executor() {
+            executor.timer_set();
+        }
+    }
+
     /// True if the server that accepted `binding` takes no more calls.
     pub(crate) fn is_draining(&self, binding: &Binding) -> bool {
         binding.draining.load(Ordering::Relaxed)
@@ -356,9 +366,15 @@ impl Node {
             unheld
         };
         if unheld > 0 {
-            // As a worker looks once more before it sleeps.
+            // As a worker looks once more before it sleeps. What it sent last is perhaps not rung for yet.
             fence(Ordering::SeqCst);
             let bindings = self.bindings();
+            for binding in &bindings {
+                binding.channel.flush();
+                if binding.wants_attention() && binding.presence().may_sleep() {
+                    binding.ring();
+                }
+            }
             if bindings
                 .iter()
                 .any(|b| b.channel.has_incoming() || b.channel.staged())

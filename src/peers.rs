@@ -6,6 +6,7 @@
 //! mirror image: *either it sees us resting, or we see its message.*
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
@@ -157,12 +158,18 @@ impl Node {
         }
         let mut until = None;
         let mut looks = 0;
+        let quiet = |b: &Arc<Binding>| !b.channel.has_incoming() && !b.channel.staged();
         loop {
-            if self.scan_all() || worker.has_work() {
+            // No more than a look at each ring: a message waits half a round of this loop.
+            if !bindings.iter().all(quiet) && self.scan_all() || worker.has_work() {
                 return true;
             }
             looks += 1;
             if looks % LOOKS_PER_CLOCK == 0 {
+                // Everything else that a scan sees to; and a binding may be new, or gone.
+                if self.scan_all() || !Rc::ptr_eq(&bindings, &self.local_bindings()) {
+                    return true;
+                }
                 let now = Instant::now();
                 if worker
                     .executor()
@@ -247,16 +254,25 @@ impl Node {
             // So that the kernel does not take this thread elsewhere when it wakes.
             Node::with_affinity(|affinity| affinity.bind(cpu));
         }
+        // Whoever else sleeps on messages of ours must not have to wait until this processor is back.
+        self.ring_sleepers(|other| Arc::ptr_eq(other, peer));
         let (lender, words) = peer.lender(k);
         let returned = peer.channel.inbox().returned(k);
+        if !peer.hand_over(id) {
+            peer.take_back(id);
+            return true; // it has just been closed: as if it were back already
+        }
         worker.set_lent(true);
-        let Some(grant) = lender.lend(words, returned, cpu, limit) else {
-            worker.set_lent(false);
+        let grant = lender.lend(words, returned, cpu, limit);
+        let outcome = grant.map(|grant| {
+            peer.count_donation();
+            lender.wait(grant, words, returned, seat, ticket, until)
+        });
+        worker.set_lent(false);
+        peer.take_back(id);
+        let Some(outcome) = outcome else {
             return false;
         };
-        peer.count_donation();
-        let outcome = lender.wait(grant, words, returned, seat, ticket, until);
-        worker.set_lent(false);
         let counters = &peer.counters;
         add(&counters.donations_given, 1);
         add(&counters.crossings, 2);
@@ -266,6 +282,14 @@ impl Node {
             Outcome::Woken | Outcome::Limit => add(&counters.donations_reclaimed, 1),
         }
         true
+    }
+
+    /// Wakes the workers of these processors: the peer to which they are lent is gone.
+    pub(crate) fn call_back(&self, mut donors: u64) {
+        while donors != 0 {
+            self.wake(donors.trailing_zeros() as usize);
+            donors &= donors - 1;
+        }
     }
 
     /// Sleeps at the bell, or, if somebody sits there, on the worker's own word.

@@ -27,7 +27,7 @@ static DEFAULT: Mutex<Option<Runtime>> = Mutex::new(None);
 ///     two.await.unwrap() + 3
 /// });
 /// assert_eq!(sum, 5);
-/// # urpc::Result::Ok(())
+/// # Ok::<(), urpc::Error>(())
 /// ```
 pub struct Runtime {
     node: Arc<Node>,
@@ -219,8 +219,8 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// # rt.block_on(async {
 /// let handle = urpc::spawn(async { 6 * 7 });
 /// assert_eq!(handle.await?, 42);
-/// # urpc::Result::Ok(()) })?;
-/// # urpc::Result::Ok(())
+/// # Ok::<(), urpc::Error>(()) })?;
+/// # Ok::<(), urpc::Error>(())
 /// ```
 pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
     current_executor().spawn(future)
@@ -236,8 +236,8 @@ pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static
 /// # rt.block_on(async {
 /// let text = urpc::unblock(|| std::fs::read_to_string("Cargo.toml")).await?;
 /// assert!(text.contains("[package]"));
-/// # urpc::Result::Ok(()) })?;
-/// # urpc::Result::Ok(())
+/// # Ok::<(), urpc::Error>(()) })?;
+/// # Ok::<(), urpc::Error>(())
 /// ```
 pub async fn unblock<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     blocking::unblock(work).await

@@ -36,8 +36,8 @@ use crate::service::{Offer, Procedure, Service, Services};
 /// let six: i64 = urpc::call(&peer, "mul", (2i64, 3i64)).await?;
 /// assert_eq!(six, 6);
 /// # drop(peer); server.shutdown(std::time::Duration::from_secs(1)).await?; std::fs::remove_dir(&dir)?;
-/// # urpc::Result::Ok(()) })?;
-/// # urpc::Result::Ok(())
+/// # Ok::<(), urpc::Error>(()) })?;
+/// # Ok::<(), urpc::Error>(())
 /// ```
 pub fn serve(name: impl Into<String>) -> ServerBuilder {
     ServerBuilder::new(At::Name(name.into()))

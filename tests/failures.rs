@@ -7,7 +7,7 @@ use std::future::pending;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use common::{Names, Process, runtime, say, watchdog};
+use common::{Names, Process, runtime, say, wait_for, watchdog};
 use futures::future::{join_all, poll_immediate};
 use urpc::{Call, CallErrorKind, Executed, Peer};
 
@@ -62,6 +62,21 @@ fn client(argument: &str) {
 
 fn start(name: &str, processors: u32) -> Process {
     Process::start("server", &format!("{processors} {name}"))
+}
+
+/// Stops a process, and returns when none of its threads runs any more.
+fn stop(process: &Process) {
+    process.signal(STOP);
+    let tasks = format!("/proc/{}/task", process.pid());
+    wait_for("its threads to stop", || {
+        std::fs::read_dir(&tasks).unwrap().all(|task| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat"));
+            // A thread that has just ended has no file.
+            stat.map_or(true, |stat| {
+                stat.rsplit(')').next().unwrap().starts_with(" T")
+            })
+        })
+    });
 }
 
 fn hold(peer: &Peer, bytes: usize) -> Call<()> {
@@ -161,7 +176,7 @@ fn calls_that_had_no_room_in_the_window_say_that_they_have_not_run() {
         let peer = urpc::connect(&name).await.unwrap();
         assert_eq!(len(&peer, 10).await, 10);
         // It reads nothing from here on, so 8 MiB can leave and the rest cannot.
-        server.signal(STOP);
+        stop(&server);
         let mut sizes = vec![10; 60];
         sizes.extend([1 << 20; 40]);
         let (no, maybe) = killed_with(&mut server, &peer, &sizes).await;
@@ -246,7 +261,7 @@ fn a_call_of_a_stopped_server_ends_at_its_deadline_and_later_calls_work() {
         runtime(1).block_on(async {
             let peer = urpc::connect(&name).await.unwrap();
             assert_eq!(len(&peer, 10).await, 10);
-            server.signal(STOP);
+            stop(&server);
             let limit = Duration::from_millis(100);
             let begun = Instant::now();
             let error = hold(&peer, 10).timeout(limit).await.unwrap_err();

@@ -64,7 +64,11 @@ fn relay(argument: &str) {
             })
             .method("wait", move |()| {
                 let wait = wait.clone();
-                async move { wait.call(()).await.unwrap() }
+                async move {
+                    // It ends with this call's deadline, of which the caller tells this handler, too.
+                    let _ = wait.call(()).await;
+                    pending::<()>().await;
+                }
             })
             .bind()
             .unwrap();
@@ -196,10 +200,10 @@ fn a_deadline_travels_with_the_call_and_with_those_it_makes() {
             let peer = urpc::connect(&name).await.unwrap();
             let left = || urpc::call::<Option<u64>>(&peer, "left", ());
             assert_eq!(left().await.unwrap(), None, "nobody chose one");
-            for ms in [20_000, 3_600_000] {
+            for ms in [5_000, 20_000] {
                 let there = left().timeout(Duration::from_millis(ms)).await.unwrap();
                 let there = there.expect("it travelled");
-                assert!(there <= ms && there > ms - 20_000, "{there} of {ms}");
+                assert!(there > 0 && there <= ms, "{there} of {ms}");
             }
             // When it passes, it passes for both.
             let wait = urpc::call::<()>(&peer, "wait", ());

@@ -57,6 +57,7 @@ fn server(argument: &str) {
                 }
                 _ => drop(RELEASE.notify(usize::MAX)),
             });
+            std::process::exit(0);
         });
         rt.block_on(server.run()).unwrap();
         say("ended", "");

@@ -23,6 +23,7 @@ mod raw;
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -35,8 +36,8 @@ use urpc_channel::{Body, Channel, Kind, Message, OwnPage, PeerPage};
 
 /// Longer than any sleep here that is not lost, even on a machine that has much else to do.
 const LONG: Duration = Duration::from_secs(10);
-/// The longest life of a process that is to be killed.
-const LIFE: Duration = Duration::from_millis(40);
+/// The steps in the longest life of a process that is to be killed.
+const STEPS: u64 = 1000;
 /// A word of the presence page that no protocol uses: 1 once its process has failed. The page outlives
 /// its maker.
 const FAILED: usize = 63;
@@ -52,6 +53,8 @@ struct End {
     socket: UnixStream,
     own: OwnPage,
     peer: PeerPage,
+    /// The peer's.
+    fate: Option<Fate>,
 }
 
 impl End {
@@ -62,7 +65,13 @@ impl End {
             socket,
             own,
             peer,
+            fate: None,
         }
+    }
+
+    /// Something was done together.
+    fn step(&self) {
+        self.fate.iter().for_each(Fate::step);
     }
 
     fn send(&self, kind: Kind, id: u32) {
@@ -99,19 +108,14 @@ impl End {
     fn play(self, part: impl FnOnce(&End)) {
         let played = catch_unwind(AssertUnwindSafe(|| part(&self)));
         if played.is_err() {
-            self.own
-                .word(FAILED)
-                .store(1, std::sync::atomic::Ordering::SeqCst);
+            self.own.word(FAILED).store(1, Ordering::SeqCst);
             std::process::exit(1);
         }
     }
 
     /// After the child's death.
     fn expect_no_failure(&self) {
-        let failed = self
-            .peer
-            .word(FAILED)
-            .load(std::sync::atomic::Ordering::Relaxed);
+        let failed = self.peer.word(FAILED).load(Ordering::Relaxed);
         assert_eq!(failed, 0, "the other process failed before it was killed");
     }
 }
@@ -132,33 +136,46 @@ fn think(random: &mut Random) {
     }
 }
 
-/// Kills a process after a time, unless it is dropped before.
-struct Killer {
-    thread: Option<JoinHandle<()>>,
-    spare: Option<Sender<()>>,
+/// The end of a process after so many steps of what it takes part in, and a moment more: a process that
+/// waits for a wake-up that was lost is not helped by another's death.
+struct Fate {
+    steps: AtomicU64,
+    now: Option<Sender<()>>,
+    killer: Option<JoinHandle<()>>,
 }
 
-impl Killer {
-    fn of(process: &Process, after: Duration) -> Self {
+impl Fate {
+    fn of(process: &Process, random: &mut Random) -> Self {
         let pid = Pid::from_raw(process.pid() as i32).expect("a process");
-        let (spare, spared) = channel::<()>();
-        let thread = std::thread::spawn(move || {
-            if spared.recv_timeout(after) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+        let mut moment = Random(random.next());
+        let (now, told) = channel::<()>();
+        let killer = std::thread::spawn(move || {
+            if told.recv().is_ok() {
+                think(&mut moment);
                 kill_process(pid, Signal::KILL).expect("it is not reaped yet");
             }
         });
         Self {
-            thread: Some(thread),
-            spare: Some(spare),
+            steps: AtomicU64::new(random.below(STEPS)),
+            now: Some(now),
+            killer: Some(killer),
+        }
+    }
+
+    fn step(&self) {
+        if self.steps.fetch_sub(1, Ordering::Relaxed) == 0
+            && let Some(now) = &self.now
+        {
+            now.send(()).expect("the killer listens");
         }
     }
 }
 
-impl Drop for Killer {
+impl Drop for Fate {
     fn drop(&mut self) {
-        drop(self.spare.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        drop(self.now.take());
+        if let Some(killer) = self.killer.take() {
+            let _ = killer.join();
         }
     }
 }
@@ -176,12 +193,10 @@ fn with_children_that_die(role: &str, mut part: impl FnMut(&End, &mut Random)) {
         let _w = watchdog();
         let process = Process::start(role, &format!("{} {path}", random.next()));
         let (socket, _) = listener.accept().unwrap();
-        let here = End::new(Bound::accept(socket, &[]).expect("the child binds"));
-        let life = Duration::from_micros(random.below(LIFE.as_micros() as u64));
-        let killer = Killer::of(&process, life);
+        let mut here = End::new(Bound::accept(socket, &[]).expect("the child binds"));
+        here.fate = Some(Fate::of(&process, &mut random));
         part(&here, &mut random);
         here.expect_no_failure();
-        drop(killer);
         rounds += 1;
     }
     assert!(rounds > 0);

@@ -71,7 +71,12 @@ impl Raw {
         let (shared, _file, path) = Shared::create();
         let _child = Child::start(&format!("raw {path} {other}"));
         let (cpu, at_once) = (cpus[0], if cpus.len() > 1 { 1000 } else { 1 });
-        Self { shared, cpu, at_once, _child }
+        Self {
+            shared,
+            cpu,
+            at_once,
+            _child,
+        }
     }
 
     /// Nanoseconds for one round trip, over at most `rounds`.
@@ -143,7 +148,13 @@ impl Handover {
         let role = format!("handover {path} {cpu} {kind} {}", name.display());
         let _child = Child::start(&role);
         let socket = (ping == Ping::Socket).then(|| listener.accept().expect("the child").0);
-        let mut this = Self { shared, socket, ping, cpu, _child };
+        let mut this = Self {
+            shared,
+            socket,
+            ping,
+            cpu,
+            _child,
+        };
         this.measure(10);
         this
     }

@@ -62,7 +62,9 @@ pub fn until_told_to_end() {
 pub fn cpus() -> Vec<u32> {
     let set = rustix::thread::sched_getaffinity(None).expect("one's own affinity");
     let all = 0..CpuSet::MAX_CPU;
-    all.filter(|&cpu| set.is_set(cpu)).map(|cpu| cpu as u32).collect()
+    all.filter(|&cpu| set.is_set(cpu))
+        .map(|cpu| cpu as u32)
+        .collect()
 }
 
 /// The CPU of a client, and the CPU of its server: another one, if there is one.

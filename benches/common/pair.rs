@@ -40,7 +40,9 @@ pub fn server_child(name: &str, processors: &str) {
     runtime.block_on(async {
         let server = urpc::serve(name)
             .method("null", |(): ()| async {})
-            .method("system_calls", |(): ()| async { urpc::stats().system_calls })
+            .method("system_calls", |(): ()| async {
+                urpc::stats().system_calls
+            })
             .add(CalcServer::new(Sums))
             .bind();
         let _server = server.expect("a free name");

@@ -69,7 +69,15 @@ impl Report {
         let bar = ProgressBar::new(measurements as u64);
         let style = "{bar:40} {pos}/{len} {msg}";
         bar.set_style(ProgressStyle::with_template(style).expect("a template"));
-        let head = ["name", "value", "unit", "base", "base value", "ratio", "low-high"];
+        let head = [
+            "name",
+            "value",
+            "unit",
+            "base",
+            "base value",
+            "ratio",
+            "low-high",
+        ];
         bar.suspend(|| println!("{}", line(head.map(str::to_owned))));
         let rows = Vec::new();
         Self { rows, bar }

@@ -25,7 +25,11 @@ impl Shared {
         file.set_len((LINE * LINES) as u64).expect("room");
         let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
         let path = format!("/proc/{}/fd/{fd}", std::process::id());
-        (Self(MmapRaw::map_raw(&file).expect("a mapping")), file, path)
+        (
+            Self(MmapRaw::map_raw(&file).expect("a mapping")),
+            file,
+            path,
+        )
     }
 
     /// The memory that the parent made.
@@ -45,6 +49,12 @@ impl Shared {
         // SAFETY: the file has `LINE * LINES` bytes, which nobody shrinks, mapped page-aligned for as
         // long as `self` lives; the assertion keeps the word in bounds, and both processes access it
         // only as this one atomic.
-        unsafe { &*self.0.as_mut_ptr().add(line * LINE + word * 4).cast::<AtomicU32>() }
+        unsafe {
+            &*self
+                .0
+                .as_mut_ptr()
+                .add(line * LINE + word * 4)
+                .cast::<AtomicU32>()
+        }
     }
 }

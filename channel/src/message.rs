@@ -31,7 +31,8 @@ pub struct Message {
     pub id: u32,
     /// Which procedure is called; of a [`Kind::Failed`], a status.
     pub procedure: u16,
-    /// Milliseconds that the caller still waits, 0 for no deadline; the channel only carries it.
+    /// The caller's deadline in milliseconds, 0 for none; what they count from is the caller's and the
+    /// server's affair, the channel only carries them.
     pub deadline_ms: u32,
     /// Arguments or results.
     pub body: Body,

@@ -10,10 +10,10 @@ thread_local! {
 }
 
 /// The system's allocator, and a count.
-pub struct Counting;
+pub(crate) struct Counting;
 
 /// Allocations of the calling thread so far; one that grows or moves counts too.
-pub fn allocations() -> u64 {
+pub(crate) fn allocations() -> u64 {
     ALLOCATIONS.get()
 }
 

@@ -2,11 +2,13 @@
 //!
 //! What is sent here is written down a second time, on purpose: a change of the protocol that nobody
 //! meant makes these tests fail.
+#![allow(dead_code, unreachable_pub)]
 
 use std::io::{IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -191,5 +193,81 @@ impl Random {
 
     pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end
+    }
+}
+
+/// Spoils an outbox and a presence page: words at random, and slots that are nearly right.
+pub struct Vandal {
+    pub random: Random,
+    /// Slots written so far that look like the next one.
+    slots: u64,
+}
+
+impl Vandal {
+    pub fn new(seed: u64) -> Self {
+        let random = Random(seed);
+        Self { random, slots: 0 }
+    }
+
+    /// For a fresh outbox.
+    pub fn begin(&mut self) {
+        self.slots = 0;
+    }
+
+    /// Writes something somewhere.
+    pub fn strike(&mut self, shown: &Shown) {
+        let Shown { outbox, page } = shown;
+        let random = &mut self.random;
+        match random.below(8) {
+            // Anywhere: header, indices, grants, slots, payload.
+            0 => {
+                let words = GEOMETRY.size().unwrap() as u64 / 8;
+                let at = random.below(words) as usize * 8;
+                outbox.word(at).store(random.next(), Relaxed);
+            }
+            // What this side says of the peer's ring, and of the processors it lends and returns.
+            1 => {
+                let lines = [64, 128, 192, 256, 264, 320, 768, 832];
+                let at = lines[random.below(8) as usize];
+                let value = random.next() >> random.below(64);
+                outbox.word(at).store(value, Relaxed);
+            }
+            2 => {
+                let word = page.word(random.below(3) as usize);
+                word.store((random.next() >> random.below(64)) as u32, Relaxed);
+            }
+            _ => self.publish(outbox),
+        }
+    }
+
+    /// The next slot: its number is right, its kind mostly, and the rest is in range or nearly so.
+    fn publish(&mut self, outbox: &Outbox) {
+        let random = &mut self.random;
+        let at = 4096 + (self.slots % u64::from(GEOMETRY.slots)) as usize * 64;
+        let kinds = [0x01, 0x01, 0x02, 0x03, 0x04, 0x81, 0x41, 0xc1, 0x82, 0x05];
+        let kind = match random.below(50) {
+            0 => random.below(256),
+            _ => kinds[random.below(10) as usize],
+        };
+        let length = if kind < 0x40 { random.below(49) } else { 0 };
+        let procedure = random.below(6);
+        let id = random.below(3) << 16 | random.below(70);
+        let deadline = if random.below(4) == 0 {
+            random.next() << 32
+        } else {
+            0
+        };
+        outbox.word(at + 8).store(id | deadline, Relaxed);
+        let (place, share) = match random.below(10) {
+            0 => (random.next(), random.next()),
+            _ => (random.below(1024) * 64 | 64 << 32, 64 + random.below(200)),
+        };
+        for word in 2..8 {
+            let value = [place, share, random.next() >> random.below(64)][word.min(4) - 2];
+            outbox.word(at + 8 * word).store(value, Relaxed);
+        }
+        self.slots += 1;
+        let header = self.slots | kind << 32 | length << 40 | procedure << 48;
+        outbox.word(at).store(header, Release);
     }
 }

@@ -4,14 +4,13 @@
 //! Donors and callers have limits so far away that a call which needs one is a wake-up that was lost.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use urpc::CallErrorKind;
 
 use crate::common::{Names, Process, say, until_told_to_end, watchdog};
 use crate::raw::Random;
-use crate::{Killer, LIFE, LONG, variable};
+use crate::{Fate, LONG, variable};
 
 fn runtime(processors: usize) -> urpc::Runtime {
     let builder = urpc::Runtime::builder().processors(processors);
@@ -54,7 +53,6 @@ pub fn stress(processors: usize) {
     let rt = runtime(1);
     let mut random = Random(variable("URPC_STRESS_SEED", 0x2545_F491_4F6C_DD1D));
     let end = Instant::now() + Duration::from_secs(variable("URPC_STRESS_SECONDS", 2));
-    let done = Arc::new(AtomicU64::new(0));
     for round in 0.. {
         if Instant::now() >= end {
             break;
@@ -64,24 +62,21 @@ pub fn stress(processors: usize) {
         let process = Process::start("calls", &format!("{processors} {name}"));
         rt.block_on(async {
             let peer = urpc::connect(&name).await.unwrap();
+            let fate = Arc::new(Fate::of(&process, &mut random));
             let tasks: Vec<_> = (0..1 + random.below(6))
                 .map(|_| {
-                    let (peer, done, seed) = (peer.clone(), Arc::clone(&done), random.next());
-                    urpc::spawn(call_until_it_dies(peer, done, Random(seed)))
+                    let (peer, fate, seed) = (peer.clone(), Arc::clone(&fate), random.next());
+                    urpc::spawn(call_until_it_dies(peer, fate, Random(seed)))
                 })
                 .collect();
-            let life = Duration::from_micros(random.below(LIFE.as_micros() as u64));
-            let killer = Killer::of(&process, life);
             for task in tasks {
                 task.await.unwrap();
             }
-            drop(killer);
         });
     }
-    assert!(done.load(Ordering::Relaxed) > 0);
 }
 
-async fn call_until_it_dies(peer: urpc::Peer, done: Arc<AtomicU64>, mut random: Random) {
+async fn call_until_it_dies(peer: urpc::Peer, fate: Arc<Fate>, mut random: Random) {
     loop {
         let n = random.below(1 << 40);
         let how = ["at once", "after a timer", "by a thread", "by a task"];
@@ -104,7 +99,7 @@ async fn call_until_it_dies(peer: urpc::Peer, done: Arc<AtomicU64>, mut random: 
             }
             Err(_) => {}
         }
-        done.fetch_add(1, Ordering::Relaxed);
+        fate.step();
         match random.below(8) {
             0 => urpc::time::sleep(Duration::from_micros(random.below(300))).await,
             1 => urpc::unblock(|| ()).await,

@@ -11,7 +11,7 @@ use urpc_donate::{Arrival, GrantWords, Landing, Lender, Outcome, Seat};
 use crate::raw::Random;
 use crate::{End, LONG, think};
 
-/// An id that asks the landing to keep the processor for as long as it can.
+/// An id that asks the landing to keep the processor for as long as it can, if the grant has a limit.
 const HOLD: u32 = u32::MAX;
 
 fn words(words: urpc_channel::GrantWords<'_>) -> GrantWords<'_> {
@@ -72,25 +72,33 @@ pub fn landing(end: &End, random: &mut Random) {
             }
             match landing.wait(words, &watch.seat, ticket) {
                 Arrival::Woken => assert!(watch.is_over(), "woken for nothing"),
-                Arrival::Granted { sequence, live, .. } => {
+                Arrival::Granted {
+                    sequence,
+                    live,
+                    limit_us,
+                    ..
+                } => {
                     assert_ne!(sequence, last, "answered twice");
                     last = sequence;
                     if live {
-                        serve(end, words, sequence, watch, random);
+                        let holds = || limit_us > 0 && Landing::holds(words, sequence);
+                        serve(end, &|| holds() && !watch.is_over(), random);
                     }
                     landing.give_back(returned, sequence);
+                    end.step();
+                    end.step();
                 }
             }
         }
     });
 }
 
-fn serve(end: &End, words: GrantWords<'_>, sequence: u32, watch: &Watch, random: &mut Random) {
+fn serve(end: &End, holds: &dyn Fn() -> bool, random: &mut Random) {
     let mut calls = Vec::new();
     end.receive(|call| calls.push(call.id));
     for id in calls {
         think(random);
-        while id == HOLD && Landing::holds(words, sequence) && !watch.is_over() {
+        while id == HOLD && holds() {
             std::thread::yield_now();
         }
         end.send(Kind::Reply, id);
@@ -143,21 +151,21 @@ impl Donor<'_> {
             match random.below(4) {
                 0 => {
                     let until = Instant::now() + Duration::from_micros(random.below(100));
-                    if self.lend(until, || {}).is_none() {
+                    if self.lend(until, Duration::ZERO, || {}).is_none() {
                         return;
                     }
                 }
                 1 => {
                     self.end.send(Kind::Call, HOLD);
                     calls += 1;
-                    let outcome = self.lend(Instant::now() + LONG, have_us_woken);
+                    let outcome = self.lend(Instant::now() + LONG, LONG, have_us_woken);
                     if self.watch.is_over() {
                         return;
                     }
                     assert_eq!(outcome, Some(Outcome::Woken), "by its own process");
                 }
                 _ => {
-                    let outcome = self.lend(Instant::now() + LONG, || {});
+                    let outcome = self.lend(Instant::now() + LONG, Duration::ZERO, || {});
                     if self.watch.is_over() {
                         return;
                     }
@@ -174,7 +182,7 @@ impl Donor<'_> {
     }
 
     /// Lends the processor until it comes back. `None` if the peer is gone.
-    fn lend(&self, until: Instant, meanwhile: impl FnOnce()) -> Option<Outcome> {
+    fn lend(&self, until: Instant, limit: Duration, meanwhile: impl FnOnce()) -> Option<Outcome> {
         let (watch, channel) = (self.watch, &self.end.channel);
         let words = words(channel.outbox().grant(0));
         let returned = channel.inbox().returned(0);
@@ -182,8 +190,9 @@ impl Donor<'_> {
         if watch.is_over() {
             return None;
         }
-        let grant = self.lender.lend(words, returned, 0, LONG);
+        let grant = self.lender.lend(words, returned, 0, limit);
         let grant = grant.expect("the landing has answered");
+        self.end.step();
         meanwhile();
         let outcome = self
             .lender
@@ -207,7 +216,7 @@ impl Donor<'_> {
             calls -= self.end.receive(|_| {});
         }
         if calls > 0 {
-            let outcome = self.lend(Instant::now() + LONG, || {});
+            let outcome = self.lend(Instant::now() + LONG, Duration::ZERO, || {});
             if self.watch.is_over() {
                 return false;
             }

@@ -1,0 +1,332 @@
+//! Binding and what can go wrong with it: each refusal is a typed error whose text names what it is
+//! about and says why, and no server is disturbed by who is refused.
+#[macro_use]
+mod common;
+#[path = "common/raw.rs"]
+mod raw;
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::time::Duration;
+
+use common::{Names, Process, hear, runtime, say, serve, until_told_to_end, watchdog};
+use raw::{Bound, HELLO, Shown, VERSION, frame, hello, refusal};
+use urpc::{Error, ErrorKind, Executed, Peer};
+
+fn server(argument: &str) {
+    serve(argument, |server, _| {
+        server.method(
+            "greet",
+            |name: String| async move { format!("hello {name}") },
+        )
+    });
+}
+
+/// Says how its attempts to bind ended: first with a server of its own user, then with any.
+fn client(name: &str) {
+    say("ready", "");
+    hear();
+    let tell = |ended: Result<Peer, Error>| {
+        let ended = ended.map(|_| ()).map_err(|error| (error.kind(), error));
+        say("ended", format!("{ended:?}"));
+    };
+    urpc::block_on(async {
+        tell(urpc::connect(name).await);
+        tell(urpc::connect(name).allow(|_| true).await);
+    });
+    until_told_to_end();
+}
+
+fn start(names: &Names) -> (Process, String) {
+    let name = names.name("s");
+    (Process::start("server", &format!("1 {name}")), name)
+}
+
+fn connect(name: &str) -> Result<Peer, Error> {
+    urpc::block_on(async { urpc::connect(name).await })
+}
+
+/// The error of a binding, whose text has all these words.
+#[track_caller]
+fn refused(bound: Result<Peer, Error>, kind: ErrorKind, words: &[&str]) {
+    let error = bound.expect_err("it must not be bound");
+    assert_eq!(error.kind(), kind, "{error}");
+    assert_eq!(error.executed(), Executed::No);
+    says(&error.to_string(), words);
+}
+
+#[track_caller]
+fn says(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.contains(word), "`{word}` is not in: {text}");
+    }
+}
+
+async fn works(peer: &Peer) {
+    let greeting: String = urpc::call(peer, "greet", "you").await.unwrap();
+    assert_eq!(greeting, "hello you");
+}
+
+#[test]
+fn a_name_that_nobody_serves_is_an_error_at_once() {
+    let names = Names::new();
+    let name = names.name("nobody");
+    let words = ["nobody serves", name.as_str(), "is its server running"];
+    refused(connect(&name), ErrorKind::NoServer, &words);
+    // What a killed server leaves behind.
+    drop(UnixListener::bind(&name).unwrap());
+    refused(connect(&name), ErrorKind::NoServer, &words);
+    let long = format!("{name}/{}", "x".repeat(100));
+    refused(connect(&long), ErrorKind::BadName, &["bytes", "shorter"]);
+    refused(connect(""), ErrorKind::BadName, &["empty"]);
+}
+
+#[test]
+fn a_client_of_another_version_is_told_both_versions() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let (server, name) = start(&names);
+    let socket = UnixStream::connect(&name).unwrap();
+    // Whatever its body is: it is another protocol.
+    assert!(raw::send(
+        &socket,
+        &frame(VERSION + 1, HELLO, b"from the future"),
+        &[]
+    ));
+    says(&refusal(&socket), &["version 2", "version 1", "same urpc"]);
+    urpc::block_on(async { works(&urpc::connect(&name).await.unwrap()).await });
+    server.finish();
+}
+
+#[test]
+fn a_server_of_another_version_is_an_error_of_that_kind() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let name = names.name("old");
+    let listener = UnixListener::bind(&name).unwrap();
+    let answers = [
+        frame(VERSION + 1, HELLO, b"from the future"),
+        frame(VERSION + 1, raw::REFUSAL, b"you speak version 1"),
+    ];
+    let old = std::thread::spawn(move || {
+        for answer in answers {
+            let (mut socket, _) = listener.accept().unwrap();
+            let (version, kind, ..) = raw::receive(&socket).unwrap();
+            assert_eq!((version, kind), (VERSION, HELLO));
+            socket.write_all(&answer).unwrap();
+        }
+    });
+    refused(
+        connect(&name),
+        ErrorKind::Version,
+        &[&name, "version 2", "same urpc"],
+    );
+    refused(
+        connect(&name),
+        ErrorKind::Version,
+        &[&name, "you speak version 1"],
+    );
+    old.join().unwrap();
+}
+
+#[test]
+fn what_is_no_hello_is_refused_with_a_reason() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let (server, name) = start(&names);
+    let shown = Shown::new();
+    let (outbox, page) = (shown.outbox.fd().unwrap(), shown.page.fd());
+    let whole = frame(VERSION, HELLO, &hello(&[]));
+    let huge = [b"urpc\x01\0\x01\0".as_slice(), &u32::MAX.to_le_bytes()].concat();
+    let crowd = vec![("p", ""); 70_000];
+    let short = std::fs::File::open("/dev/null").unwrap();
+    let cases: [(&[u8], Vec<_>, &str); 9] = [
+        (b"GET / HTTP/1.1\r\n\r\n", vec![], "not this protocol"),
+        (&huge, vec![], "claims 4294967295 bytes"),
+        (&frame(VERSION, 9, b""), vec![], "kind 9"),
+        (&frame(VERSION, HELLO, b"\xff\xff"), vec![], "not one"),
+        (
+            &frame(VERSION, HELLO, &hello(&crowd)),
+            vec![outbox, page],
+            "bytes",
+        ),
+        (&whole, vec![], "without its two regions"),
+        (&whole, vec![outbox], "without its two regions"),
+        (&whole, vec![outbox, page, page], "more descriptors"),
+        (&whole, vec![short.as_fd(), page], "outbox"),
+    ];
+    for (bytes, fds, why) in cases {
+        let socket = UnixStream::connect(&name).unwrap();
+        raw::send(&socket, bytes, &fds);
+        says(&refusal(&socket), &[why]);
+    }
+    // Swapped, they are memory of the wrong size.
+    let socket = UnixStream::connect(&name).unwrap();
+    assert!(raw::send(&socket, &whole, &[page, outbox]));
+    says(&refusal(&socket), &["outbox", "bytes instead of"]);
+
+    assert!(Bound::connect(&name).is_some(), "a good hello is taken");
+    urpc::block_on(async { works(&urpc::connect(&name).await.unwrap()).await });
+    server.finish();
+}
+
+#[test]
+fn a_peer_that_says_too_little_is_given_up() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let (server, name) = start(&names);
+    let silent = UnixStream::connect(&name).unwrap();
+    let mut halting = UnixStream::connect(&name).unwrap();
+    halting.write_all(b"urpc").unwrap();
+
+    let mute = names.name("mute");
+    let _accepts_nothing = UnixListener::bind(&mute).unwrap();
+    let drip = names.name("drip");
+    let dripping = UnixListener::bind(&drip).unwrap();
+    std::thread::scope(|s| {
+        s.spawn(|| refused(connect(&mute), ErrorKind::Handshake, &[&mute, "within 5s"]));
+        s.spawn(|| {
+            // A byte now and then is not enough, either.
+            let (mut socket, _) = dripping.accept().unwrap();
+            let frame = frame(VERSION, HELLO, &[0; 10_000]);
+            for byte in frame {
+                if socket.write_all(&[byte]).is_err() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            panic!("the client waited for all of it");
+        });
+        s.spawn(|| refused(connect(&drip), ErrorKind::Handshake, &[&drip, "within 5s"]));
+        // Meanwhile the server is there for others, and then it hangs up.
+        urpc::block_on(async { works(&urpc::connect(&name).await.unwrap()).await });
+        for socket in [&silent, &halting] {
+            assert!(raw::receive(socket).is_none());
+        }
+    });
+    server.finish();
+}
+
+#[test]
+fn a_name_belongs_to_one_server_until_that_ends() {
+    let names = Names::new();
+    let name = names.name("s");
+    let path = names.path().join("s.sock");
+    drop(UnixListener::bind(&name).unwrap());
+    assert!(path.exists(), "a stale file");
+    runtime(1).block_on(async {
+        let serve = || {
+            urpc::serve(&*name)
+                .method("f", |n: u8| async move { n })
+                .bind()
+        };
+        let first = serve().expect("a stale file is replaced");
+        let error = serve().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NameTaken);
+        says(&error.to_string(), &[&name, "serves it already"]);
+        let peer = urpc::connect(&name).await.unwrap();
+        assert_eq!(urpc::call::<u8>(&peer, "f", 7u8).await.unwrap(), 7);
+        drop(first);
+        assert!(!path.exists(), "its file goes with the server");
+        peer.closed().await;
+        serve()
+            .unwrap()
+            .shutdown(Duration::from_secs(5))
+            .await
+            .unwrap();
+        assert!(!path.exists());
+        let error = urpc::serve("").bind().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BadName);
+    });
+}
+
+#[test]
+fn a_plain_name_is_a_socket_in_urpc_dir() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let dir = names.path().join("made");
+    let set = |command: &mut std::process::Command| {
+        command.env("URPC_DIR", &dir);
+    };
+    let server = Process::start_with("server", "1 calc", set);
+    assert!(dir.join("calc.sock").exists());
+    for (name, ended) in [("calc", "Ok(())"), ("calk", "NoServer")] {
+        let mut client = Process::start_with("client", name, set);
+        client.tell("now");
+        says(&client.expect("ended"), &[ended]);
+        says(&client.expect("ended"), &[ended]);
+        client.finish();
+    }
+    server.finish();
+    assert!(!dir.join("calc.sock").exists());
+}
+
+#[test]
+fn who_is_not_allowed_is_told_so_and_gets_nothing() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let name = names.name("s");
+    runtime(1).block_on(async {
+        let refusing = || urpc::serve(&*name).allow(|_| false);
+        let server = refusing().bind().unwrap();
+        for _ in 0..20 {
+            let bound = urpc::connect(&name).await;
+            refused(
+                bound,
+                ErrorKind::Handshake,
+                &[&name, "refused", "not allowed", "user"],
+            );
+        }
+        assert!(server.clients().is_empty());
+        let choosy = urpc::connect(&name).allow(|_| false).await;
+        refused(choosy, ErrorKind::NotAllowed, &[&name, "not allowed"]);
+
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let error = urpc::serve_fd(ours).allow(|_| false).bind().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotAllowed);
+    });
+}
+
+#[test]
+fn another_user_is_refused_before_anything_is_accepted() {
+    let _watch = watchdog();
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can start a process of another user");
+        return;
+    }
+    let names = Names::new();
+    let (server, name) = start(&names);
+    // Whoever asks, the file permissions are not what refuses them.
+    let open = |path: &std::path::Path| {
+        let all = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(path, all).unwrap();
+    };
+    open(names.path());
+    open(name.as_ref());
+    let exe = std::env::current_exe().unwrap();
+    let copy = names.path().join("client");
+    std::fs::copy(exe, &copy).unwrap();
+    open(&copy);
+    let mut client = Process::start_with("client", &name, |command| {
+        let mut changed = std::process::Command::new(&copy);
+        changed.args(command.get_args());
+        for (key, value) in command.get_envs() {
+            changed.env(key, value.unwrap());
+        }
+        changed.stdin(std::process::Stdio::piped());
+        changed.stdout(std::process::Stdio::piped());
+        changed.current_dir("/").uid(65534).gid(65534);
+        *command = changed;
+    });
+    client.tell("now");
+    let own = client.expect("ended");
+    says(&own, &["NotAllowed", "of user 0", "not allowed"]);
+    let servers = client.expect("ended");
+    says(&servers, &["refused", "of user 65534", "not allowed"]);
+    client.finish();
+    server.finish();
+}
+
+roles! { "server" => server, "client" => client }
