@@ -178,6 +178,8 @@ struct State {
     /// Of a server of one socket: its peer came, or was refused.
     met: bool,
     refusal: Option<String>,
+    /// No more peers are taken: who is in the list now will be seen to.
+    stopped: bool,
     ended: bool,
 }
 
@@ -207,7 +209,12 @@ impl Listener {
         state.bindings.retain(|known| known.strong_count() > 0);
         state.bindings.push(Arc::downgrade(binding));
         state.met = true;
+        let late = state.stopped;
         drop(state);
+        if late {
+            // Whoever stopped the server did not find it in the list.
+            binding.close("its server has ended");
+        }
         self.changed.notify(usize::MAX);
     }
 
@@ -248,6 +255,7 @@ fn stop_accepting(node: &Weak<Node>, listener: &Arc<Listener>) {
         }
         node.keeper.unlisten(listener);
     }
+    lock(&listener.state).stopped = true;
     lock(&listener.at).take();
 }
 

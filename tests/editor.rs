@@ -7,6 +7,7 @@ mod layout;
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -214,8 +215,7 @@ fn a_file_that_cannot_be_read_is_named_and_the_others_come_through() {
     ]);
     let secret = folder.path().join("secret");
     fs::write(&secret, "text").expect("there is room");
-    fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0))
-        .expect("it is ours");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).expect("it is ours");
     let denied = fs::read(&secret).is_err(); // root may read everything
     paths.push(secret.clone());
 

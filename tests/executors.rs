@@ -293,4 +293,20 @@ fn a_deadline_passes_under_any_executor() {
     });
 }
 
+#[test]
+fn block_on_inside_a_worker_panics_with_advice() {
+    let _watch = watchdog();
+    let rt = runtime(1);
+    let blocks = rt.spawn(async { urpc::block_on(async { 1 }) });
+    let error = rt.block_on(blocks).unwrap_err();
+    assert!(error.is_panic());
+    let text = error.to_string();
+    assert!(
+        text.contains("block_on") && text.contains("await the future"),
+        "{text}"
+    );
+    let again = rt.spawn(async { 2 });
+    assert_eq!(rt.block_on(again).unwrap(), 2, "the worker goes on");
+}
+
 roles! { "server" => server }

@@ -251,7 +251,7 @@ impl Vandal {
         };
         let length = if kind < 0x40 { random.below(49) } else { 0 };
         let procedure = random.below(6);
-        let id = random.below(3) << 16 | random.below(70);
+        let id = (random.below(3) << 16) | random.below(70);
         let deadline = if random.below(4) == 0 {
             random.next() << 32
         } else {
@@ -260,7 +260,7 @@ impl Vandal {
         outbox.word(at + 8).store(id | deadline, Relaxed);
         let (place, share) = match random.below(10) {
             0 => (random.next(), random.next()),
-            _ => (random.below(1024) * 64 | 64 << 32, 64 + random.below(200)),
+            _ => ((random.below(1024) * 64) | (64 << 32), 64 + random.below(200)),
         };
         for word in 2..8 {
             let value = [place, share, random.next() >> random.below(64)][word.min(4) - 2];

@@ -1,20 +1,29 @@
 //! Rest and ring: each side sends without asking, and asks only before it sleeps.
 //!
-//! Both sides rest after a few looks, and each times its messages so that they come just then: a little
-//! earlier if the last one had to be rung, a little later if not.
+//! Each side looks for a while before it rests, and seeks the moment at which the next message comes: it
+//! looks a little longer next time if it slept, less long if it need not have rested. So messages and
+//! rests meet, which they would seldom do by chance.
 
 use std::sync::atomic::{Ordering, fence};
 
 use urpc_channel::Kind;
-use urpc_donate::{Presence, View};
+use urpc_donate::{Affinity, Presence, View};
 
 use crate::raw::{Random, ring};
 use crate::{End, LONG};
+
+/// Some ten microseconds: longer than a peer that is awake takes for an answer.
+const MOST_LOOKS: u64 = 1 << 11;
 
 /// Asks: some calls are always under way.
 pub fn client(end: &End, random: &mut Random) {
     let (mut sent, mut answered) = (0, 0);
     let mut side = Side::new(end);
+    let mut affinity = Affinity::of_this_thread();
+    // Apart, they run at once; left alone, the kernel likes to keep them together.
+    if random.below(4) > 0 {
+        affinity.bind(0);
+    }
     loop {
         answered += end.receive(|reply| assert_eq!(reply.kind, Kind::Reply)) as u32;
         assert!(answered <= sent);
@@ -26,6 +35,7 @@ pub fn client(end: &End, random: &mut Random) {
             end.step();
         }
         if !side.pause(random) {
+            affinity.let_go();
             return;
         }
     }
@@ -34,6 +44,7 @@ pub fn client(end: &End, random: &mut Random) {
 /// Answers.
 pub fn server(end: &End, random: &mut Random) {
     let mut side = Side::new(end);
+    Affinity::of_this_thread().bind(1);
     loop {
         let mut calls = Vec::new();
         end.receive(|call| calls.push(call.id));
@@ -53,8 +64,8 @@ struct Side<'a> {
     /// Something was sent since the last look at whether the peer rests. There is one such look for each
     /// message: a second one would make good what the first one missed.
     owes_a_look: bool,
-    /// What is waited before a message is sent, in steps of a few nanoseconds.
-    delay: u64,
+    /// How often to look before the next rest.
+    looks: u64,
 }
 
 impl<'a> Side<'a> {
@@ -73,49 +84,45 @@ impl<'a> Side<'a> {
                 unheld: end.peer.word(2),
             },
             owes_a_look: false,
-            delay: 0,
+            looks: 1,
         }
     }
 
     fn send(&mut self, kind: Kind, id: u32, random: &mut Random) {
-        for _ in 0..self.delay {
-            std::hint::spin_loop();
-        }
         self.end.send(kind, id);
         self.owes_a_look = true;
         if random.below(2) == 0 {
             // As a thread does that will not idle.
             fence(Ordering::SeqCst);
-            self.look(random);
+            self.look();
         }
     }
 
     /// After a fence: either the peer sees what we sent before it sleeps, or we see that it rests.
-    fn look(&mut self, random: &mut Random) {
-        if !std::mem::take(&mut self.owes_a_look) {
-            return;
-        }
-        let step = 1 + random.below(8);
-        if self.end.channel.unread_by_peer() && View::read(&self.peer).may_sleep() {
+    fn look(&mut self) {
+        if std::mem::take(&mut self.owes_a_look)
+            && self.end.channel.unread_by_peer()
+            && View::read(&self.peer).may_sleep()
+        {
             ring(&self.end.socket);
-            self.delay = self.delay.saturating_sub(step);
-        } else {
-            self.delay = (self.delay + step).min(1 << 12);
         }
     }
 
-    /// Looks a few times, then rests. False if the peer is gone.
+    /// Looks for a while, then rests. False if the peer is gone.
     fn pause(&mut self, random: &mut Random) -> bool {
-        for _ in 0..random.below(1 << 8) {
+        let step = 1 + random.below(1 + self.looks / 4);
+        for _ in 0..self.looks {
             if self.end.channel.has_incoming() {
+                self.looks = self.looks.saturating_sub(step);
                 return true;
             }
             std::hint::spin_loop();
         }
+        self.looks = (self.looks + step).min(MOST_LOOKS);
         self.own.announce_rest(); // with its fence
         let mut alive = true;
         if !self.end.channel.has_incoming() {
-            self.look(random);
+            self.look();
             alive = self.sleep();
         }
         self.own.retract_rest();
