@@ -112,8 +112,6 @@ pub(crate) struct Binding {
     lenders: [Lender; limits::LANDINGS as usize],
     /// For the processors the peer lends to us.
     pub(crate) landings: Box<[Seat]>,
-    /// Our processors that are lent to the peer right now, as a mask.
-    donors: AtomicU64,
     /// Donations in a row without one of the peer's own processors having been seen awake.
     streak: AtomicU32,
     /// How far the peer had come when it was last rung. While it is still there, once is enough.
@@ -157,7 +155,6 @@ impl Binding {
             offer: parts.offer,
             offered: parts.offered,
             draining: parts.draining,
-            donors: AtomicU64::new(0),
             streak: AtomicU32::new(0),
             rung_at: AtomicU64::new(NEVER_RUNG),
             stuck_at: AtomicU64::new(u64::MAX),
@@ -348,19 +345,6 @@ impl Binding {
         (&self.lenders[k], grant_words(words))
     }
 
-    /// Processor `id` is about to be lent to the peer. False if the channel is closed, and nobody would
-    /// wake its worker. Follow it with [`take_back`](Self::take_back) in either case.
-    pub(crate) fn hand_over(&self, id: usize) -> bool {
-        self.donors.fetch_or(1 << id, Ordering::Relaxed);
-        // Pairs with the fence in `close`: either that sees this donor, or we see that it is closed.
-        fence(Ordering::SeqCst);
-        !self.is_closed()
-    }
-
-    pub(crate) fn take_back(&self, id: usize) {
-        self.donors.fetch_and(!(1 << id), Ordering::Relaxed);
-    }
-
     pub(crate) fn count_donation(&self) {
         self.streak.fetch_add(1, Ordering::Relaxed);
     }
@@ -368,13 +352,15 @@ impl Binding {
     /// Rings the peer's doorbell, if there is something it should look at. Never blocks; if it is rung
     /// already, that is as good.
     pub(crate) fn ring(&self) {
-        // In this order: then there was something to look at when it had come so far, and while it has
-        // come no further, it has yet to look.
+        // Looked at before and after: then there was something to look at when it had come so far, and
+        // while it has come no further, it has yet to look.
         let progress = self.channel.peer_progress();
         if !self.wants_attention() {
             return;
         }
-        self.rung_at.store(progress, Ordering::Relaxed);
+        let unmoved = self.channel.peer_progress() == progress;
+        let rung_at = if unmoved { progress } else { NEVER_RUNG };
+        self.rung_at.store(rung_at, Ordering::Relaxed);
         add(&self.counters.rings, 1);
         add(&self.counters.system_calls, 1);
         let _ = send(

@@ -272,7 +272,9 @@ impl Channel {
 
     /// Whether the peer has not yet consumed all that we published.
     pub fn unread_by_peer(&self) -> bool {
-        !self.forked() && self.peer.load(CONSUMED_AT) != self.outgoing.0.published()
+        // Less, not unequal: the peer may have consumed what another thread has just put into the ring and
+        // not counted yet. That is nothing to ring for, and a ring for nothing is never answered.
+        !self.forked() && self.peer.load(CONSUMED_AT) < self.outgoing.0.published()
     }
 
     /// Tells the peer whether we wait for it to consume or to free; returns that. For a worker on its way to

@@ -260,7 +260,10 @@ impl Vandal {
         outbox.word(at + 8).store(id | deadline, Relaxed);
         let (place, share) = match random.below(10) {
             0 => (random.next(), random.next()),
-            _ => ((random.below(1024) * 64) | (64 << 32), 64 + random.below(200)),
+            _ => (
+                (random.below(1024) * 64) | (64 << 32),
+                64 + random.below(200),
+            ),
         };
         for word in 2..8 {
             let value = [place, share, random.next() >> random.below(64)][word.min(4) - 2];

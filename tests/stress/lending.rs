@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use urpc_channel::Kind;
-use urpc_donate::{Arrival, GrantWords, Landing, Lender, Outcome, Seat};
+use urpc_donate::{Affinity, Arrival, GrantWords, Landing, Lender, Outcome, Seat};
 
 use crate::raw::Random;
 use crate::{End, LONG, think};
@@ -108,6 +108,9 @@ fn serve(end: &End, holds: &dyn Fn() -> bool, random: &mut Random) {
 /// Lends its processor again and again, until the peer is gone.
 pub fn donor(end: &End, random: &mut Random) {
     let (wake, waker) = channel();
+    // Not where it is woken from: so the two run at once.
+    let mut affinity = Affinity::of_this_thread();
+    affinity.bind(0);
     Watch::over(end, |watch| {
         std::thread::scope(|scope| {
             let seed = random.next();
@@ -122,10 +125,12 @@ pub fn donor(end: &End, random: &mut Random) {
             .run(random, &|| wake.send(()).expect("the waker listens"));
         });
     });
+    affinity.let_go();
 }
 
 /// Somebody else in the donor's process, for whose sake it has to come back.
 fn wake_at_random(asked: &Receiver<()>, seat: &Seat, mut random: Random) {
+    Affinity::of_this_thread().bind(1);
     while asked.recv().is_ok() {
         think(&mut random);
         let _ = seat.wake();
