@@ -112,6 +112,8 @@ pub(crate) struct Binding {
     lenders: [Lender; limits::LANDINGS as usize],
     /// For the processors the peer lends to us.
     pub(crate) landings: Box<[Seat]>,
+    /// Our processors that are lent to the peer right now, as a mask.
+    donors: AtomicU64,
     /// Donations in a row without one of the peer's own processors having been seen awake.
     streak: AtomicU32,
     /// How far the peer had come when it was last rung. While it is still there, once is enough.
@@ -155,6 +157,7 @@ impl Binding {
             offer: parts.offer,
             offered: parts.offered,
             draining: parts.draining,
+            donors: AtomicU64::new(0),
             streak: AtomicU32::new(0),
             rung_at: AtomicU64::new(NEVER_RUNG),
             stuck_at: AtomicU64::new(u64::MAX),
@@ -258,6 +261,12 @@ impl Binding {
                 Err(error)
             }
             Kind::Call => {
+                // An id is free when its answer is on the way, so the credit alone does not bound answers
+                // that nobody reads. An honest peer leaves us at most its calls to answer, and ours and
+                // their cancels to send.
+                if self.channel.backlog() > 4 * u64::from(self.limits.calls) {
+                    return Err("it calls on and on without reading the answers".into());
+                }
                 if !self.serving.begin(id) {
                     return Err(format!("call id {id:#x} is live or beyond the credit"));
                 }
@@ -343,6 +352,19 @@ impl Binding {
     pub(crate) fn lender(&self, k: usize) -> (&Lender, GrantWords<'_>) {
         let words = self.channel.outbox().grant(k);
         (&self.lenders[k], grant_words(words))
+    }
+
+    /// Processor `id` is about to be lent to the peer. False if the channel is closed: [`close`](Self::close)
+    /// would not wake its worker any more. Followed by [`take_back`](Self::take_back) in either case.
+    pub(crate) fn hand_over(&self, id: usize) -> bool {
+        self.donors.fetch_or(1 << id, Ordering::Relaxed);
+        // Pairs with the fence in `close`: either that sees this donor, or we see that it is closed.
+        fence(Ordering::SeqCst);
+        !self.is_closed()
+    }
+
+    pub(crate) fn take_back(&self, id: usize) {
+        self.donors.fetch_and(!(1 << id), Ordering::Relaxed);
     }
 
     pub(crate) fn count_donation(&self) {
@@ -442,6 +464,9 @@ impl Binding {
         for seat in &self.landings {
             let _ = seat.wake();
         }
+        // Pairs with the fence in `hand_over`. A donor without a call that waits is woken by nothing else.
+        fence(Ordering::SeqCst);
+        self.node.call_back(self.donors.load(Ordering::Relaxed));
         // The peer is told now, not when the last thread of ours lets go of this.
         let _ = shutdown(&self.socket, Shutdown::Both);
         self.ended.notify(usize::MAX);

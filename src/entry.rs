@@ -217,6 +217,11 @@ impl<A> Entry<A> {
         self.word.load(Ordering::Relaxed) & STATE == FREE
     }
 
+    /// The answer is there, and its caller has not looked yet.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.word.load(Ordering::Relaxed) & STATE == ANSWERED
+    }
+
     /// A caller waits for the answer.
     pub(crate) fn is_waited_for(&self) -> bool {
         let state = self.word.load(Ordering::Relaxed) & STATE;

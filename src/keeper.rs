@@ -235,7 +235,7 @@ fn see_to_time(node: &Arc<Node>) -> Option<Instant> {
     let mut closing = std::mem::take(&mut *lock(&keeper.closing));
     closing.retain(|binding| {
         binding.fail_pending();
-        binding.pending.outstanding()
+        binding.pending.unsettled()
     });
     if !closing.is_empty() {
         lock(&keeper.closing).append(&mut closing);
@@ -349,8 +349,10 @@ fn finish(node: &Arc<Node>, unbound: Unbound) -> crate::Result<()> {
     };
     // Checked before it is greeted: a peer that is refused gets a reason and no memory of ours.
     let binding = bind::bind(outbox, unbound.received, with)?;
-    greeting.send(node, &socket, SendFlags::DONTWAIT)?;
     node.add(&binding)?;
+    // In the server's list before the client can know: a client that is bound is there to be shut down.
     listener.bound(&binding);
-    Ok(())
+    greeting
+        .send(node, &socket, SendFlags::DONTWAIT)
+        .inspect_err(|_| binding.close("it could not be greeted"))
 }

@@ -236,6 +236,16 @@ impl Node {
             binding.close("it could not be watched");
             return Err(error);
         }
+        if self.stopping.load(Ordering::Acquire) {
+            // `stop` may have closed all it found before this one was there.
+            binding.close("its runtime has ended");
+        }
+        if binding.is_closed() {
+            // Who closed it took it out of the epolls before it was there; its socket would ring for ever.
+            self.bell.remove(&binding.socket);
+            self.keeper.unwatch_peer(binding);
+            return Ok(());
+        }
         for k in 0..binding.landings.len() {
             let binding = Arc::clone(binding);
             // Without its landing a channel still works: its peer rings.

@@ -258,6 +258,10 @@ impl Node {
         self.ring_sleepers(|other| Arc::ptr_eq(other, peer));
         let (lender, words) = peer.lender(k);
         let returned = peer.channel.inbox().returned(k);
+        if !peer.hand_over(id) {
+            peer.take_back(id);
+            return true; // it has just been closed: as if it were back already
+        }
         worker.set_lent(true);
         let grant = lender.lend(words, returned, cpu, limit);
         let outcome = grant.map(|grant| {
@@ -265,6 +269,7 @@ impl Node {
             lender.wait(grant, words, returned, seat, ticket, until)
         });
         worker.set_lent(false);
+        peer.take_back(id);
         let Some(outcome) = outcome else {
             return false;
         };
@@ -277,6 +282,14 @@ impl Node {
             Outcome::Woken | Outcome::Limit => add(&counters.donations_reclaimed, 1),
         }
         true
+    }
+
+    /// Wakes the workers of these processors: the peer to which they are lent is gone.
+    pub(crate) fn call_back(&self, mut donors: u64) {
+        while donors != 0 {
+            self.wake(donors.trailing_zeros() as usize);
+            donors &= donors - 1;
+        }
     }
 
     /// Sleeps at the bell, or, if somebody sits there, on the worker's own word.

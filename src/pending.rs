@@ -99,10 +99,11 @@ impl Pending {
     }
 
     fn free(&self, index: usize) {
-        self.free[index / 64].fetch_or(1 << (index % 64), Ordering::AcqRel);
+        // SeqCst here and in `room`, for a thread that is no worker: it does not look again.
+        self.free[index / 64].fetch_or(1 << (index % 64), Ordering::SeqCst);
         // A waiter that registers after this look finds the bit itself, or is found by the look that
         // every worker takes after its fence, before it rests (`wake_waiters`).
-        if self.waiting.load(Ordering::Relaxed) > 0 {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
             self.wake_waiters();
         }
     }
@@ -236,6 +237,15 @@ impl Pending {
             .sum()
     }
 
+    /// Some call has no answer yet, not even one that its caller has still to look at.
+    pub(crate) fn unsettled(&self) -> bool {
+        let mut calls = self.calls.iter().enumerate();
+        calls.any(|(i, call)| {
+            let taken = self.free[i / 64].load(Ordering::Relaxed) & 1 << (i % 64) == 0;
+            taken && !call.entry.is_answered()
+        })
+    }
+
     /// Calls that have no answer yet, abandoned ones included.
     pub(crate) fn outstanding(&self) -> bool {
         let mut left = self.calls.len();
@@ -302,7 +312,9 @@ mod tests {
         let a = pending.begin(Waker::noop(), Nanos::NEVER).unwrap();
         let b = pending.begin(Waker::noop(), Nanos::NEVER).unwrap();
         assert!(pending.abandon(b));
+        assert!(pending.unsettled());
         pending.fail_all(CallError::forked);
+        assert!(!pending.unsettled() && pending.outstanding());
         assert!(matches!(
             pending.poll(a, Waker::noop()),
             Poll::Answered(Err(_))

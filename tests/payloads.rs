@@ -2,6 +2,7 @@
 #[macro_use]
 mod common;
 
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{Names, Process, runtime, serve, watchdog};
@@ -23,17 +24,20 @@ fn text(bytes: usize) -> String {
 
 /// A text of this length. No two parts of it that could be mixed up are alike.
 fn pattern(len: usize) -> String {
-    let mut state = len as u32;
-    let letter = |_| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        char::from(b'!' + (state >> 25) as u8 % 90)
-    };
-    (0..len).map(letter).collect()
+    let filler: String = ('!'..='~').cycle().take(1000).collect();
+    let mut text = String::with_capacity(len + 1024);
+    while text.len() < len {
+        text += &format!("<{} of {len}>", text.len());
+        text += &filler;
+    }
+    text.truncate(len);
+    text
 }
 
 fn sum(text: &str) -> u64 {
-    let add = |sum: u64, byte: u8| sum.wrapping_mul(31).wrapping_add(byte.into());
-    text.bytes().fold(text.len() as u64, add)
+    let mut hasher = DefaultHasher::new();
+    hasher.write(text.as_bytes());
+    hasher.finish()
 }
 
 static SEEN: AtomicU64 = AtomicU64::new(0);

@@ -6,8 +6,8 @@ mod common;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use common::{Names, Process, for_each_line, runtime, say, until_told_to_end, wait_for, watchdog};
@@ -42,25 +42,25 @@ fn server(argument: &str) {
     let rt = runtime(processors.parse().unwrap());
     let bind = async { offer(urpc::serve(name)).bind().unwrap() };
     let server = SERVER.get_or_init(|| rt.block_on(bind));
+    let (shutting_down, shutdown) = mpsc::channel();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             say("ready", "");
             for_each_line(|line| match line.split_once(' ') {
                 Some(("shutdown", ms)) => {
                     let within = Duration::from_millis(ms.parse().unwrap());
-                    drop(rt.spawn(async move {
-                        match server.shutdown(within).await {
-                            Ok(()) => say("shut", "in order"),
-                            Err(error) => say("shut", format!("{:?} {error}", error.kind())),
-                        }
-                    }));
+                    let task = rt.spawn(async move { server.shutdown(within).await });
+                    shutting_down.send(task).unwrap();
                 }
                 _ => drop(RELEASE.notify(usize::MAX)),
             });
             std::process::exit(0);
         });
         rt.block_on(server.run()).unwrap();
-        say("ended", "");
+        match rt.block_on(shutdown.recv().unwrap()).unwrap() {
+            Ok(()) => say("ended", "in order"),
+            Err(error) => say("ended", format!("{:?} {error}", error.kind())),
+        }
     });
 }
 
@@ -221,8 +221,7 @@ fn a_shutdown_drains_the_calls_in_progress_and_refuses_new_ones() {
         for (n, call) in (0..).zip(holding) {
             assert_eq!(rt.block_on(call).unwrap().unwrap(), n);
         }
-        assert_eq!(server.expect("shut"), "in order");
-        server.expect("ended");
+        assert_eq!(server.expect("ended"), "in order");
         rt.block_on(peer.closed());
         let error = rt
             .block_on(urpc::call::<u64>(&peer, "add", 1u64))
@@ -249,12 +248,11 @@ fn a_shutdown_that_runs_out_of_time_says_what_may_have_run() {
             server.expect("holds");
         }
         server.tell("shutdown 20");
-        let said = server.expect("shut");
+        let said = server.expect("ended");
         assert!(
             said.starts_with("Shutdown") && said.contains("3 calls"),
             "{said}"
         );
-        server.expect("ended");
         for call in holding {
             let error = rt.block_on(call).unwrap().unwrap_err();
             assert_eq!(error.executed(), Executed::Maybe, "{error}");

@@ -14,10 +14,6 @@ mod common;
 mod doorbell;
 #[path = "stress/lending.rs"]
 mod lending;
-#[allow(
-    dead_code,
-    reason = "made for hostile peers, of which there is none here"
-)]
 #[path = "common/raw.rs"]
 mod raw;
 

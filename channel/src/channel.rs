@@ -229,6 +229,12 @@ impl Channel {
         !self.forked() && self.outgoing.0.is_staged()
     }
 
+    /// How many small messages wait for room in the ring, by the last look. An honest peer bounds them by
+    /// what it lets itself be owed.
+    pub fn backlog(&self) -> u64 {
+        self.outgoing.0.backlog()
+    }
+
     /// Hands up to `max` whole messages to `sink` and then tells the peer, once, that their slots are free.
     /// Returns how many; 0 also if another thread is receiving. Stops after one lap of the ring at most, so a
     /// full batch says nothing about what is left. `sink` runs under the end's lock: it must be short, and

@@ -63,6 +63,8 @@ pub(crate) struct Outgoing {
     end: End<Sender>,
     /// Whether something is staged behind the lock. Written by the holder.
     waiting: AtomicBool,
+    /// Small messages staged behind the lock. Written by the holder.
+    backlog: AtomicU64,
     /// Slots published. Written by the holder, for those who ask whether the peer has read them.
     published: AtomicU64,
 }
@@ -98,10 +100,12 @@ impl Outgoing {
             goodbye: None,
         });
         let (waiting, published) = (AtomicBool::new(false), AtomicU64::new(0));
+        let backlog = AtomicU64::new(0);
         Outgoing {
             handed: HandOver::new(),
             end,
             waiting,
+            backlog,
             published,
         }
     }
@@ -201,6 +205,8 @@ impl Outgoing {
         self.published
             .store(sender.producer.next(), Ordering::Relaxed);
         self.waiting.store(!emptied, Ordering::Relaxed);
+        self.backlog
+            .store(sender.small.len() as u64, Ordering::Relaxed);
         if emptied {
             Sent::Published
         } else {
@@ -227,6 +233,11 @@ impl Outgoing {
     /// Whether anything waits to be flushed.
     pub(crate) fn is_staged(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) || !self.handed.is_empty()
+    }
+
+    /// Small messages that wait for room in the ring.
+    pub(crate) fn backlog(&self) -> u64 {
+        self.backlog.load(Ordering::Relaxed)
     }
 
     /// Slots published, ever.

@@ -14,8 +14,6 @@
 //! change places.) *While the gate is free and somebody waits, one of those who wait is notified, or
 //! has yet to look*: loom checks this as `nobody_is_left_before_an_open_gate`.
 
-use std::future::Future;
-
 use super::event::{Event, listener};
 use sync::{AtomicUsize, Ordering};
 
@@ -68,11 +66,9 @@ impl Gate {
     /// # Cancellation
     /// Its place is given up; if its turn had come, the next one's has.
     #[inline]
-    pub(super) fn enter(&self) -> impl Future<Output = ()> + Send + '_ {
-        async {
-            if !self.try_enter() {
-                self.wait().await;
-            }
+    pub(super) async fn enter(&self) {
+        if !self.try_enter() {
+            self.wait().await;
         }
     }
 
@@ -150,6 +146,7 @@ mod loom_gate {
     use loom::cell::UnsafeCell;
     use loom::sync::Arc;
     use loom::thread;
+    use std::future::Future;
     use std::pin::{Pin, pin};
     use std::task::{Context, Poll, Waker};
 

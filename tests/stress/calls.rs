@@ -22,7 +22,7 @@ fn runtime(processors: usize) -> urpc::Runtime {
 }
 
 /// Serves at once, after a timer, and after a wake by a plain thread. The argument is `PROCESSORS PATH`.
-pub fn server(argument: &str) {
+pub(crate) fn server(argument: &str) {
     let (processors, path) = argument.split_once(' ').unwrap();
     runtime(processors.parse().unwrap()).block_on(async {
         let _server = urpc::serve(path)
@@ -48,7 +48,7 @@ pub fn server(argument: &str) {
 }
 
 /// Calls servers that die, until the time is up.
-pub fn stress(processors: usize) {
+pub(crate) fn stress(processors: usize) {
     let names = Names::new();
     let rt = runtime(1);
     let mut random = Random(variable("URPC_STRESS_SEED", 0x2545_F491_4F6C_DD1D));

@@ -16,7 +16,7 @@ use crate::{End, LONG};
 const MOST_LOOKS: u64 = 1 << 11;
 
 /// Asks: some calls are always under way.
-pub fn client(end: &End, random: &mut Random) {
+pub(crate) fn client(end: &End, random: &mut Random) {
     let (mut sent, mut answered) = (0, 0);
     let mut side = Side::new(end);
     let mut affinity = Affinity::of_this_thread();
@@ -42,7 +42,7 @@ pub fn client(end: &End, random: &mut Random) {
 }
 
 /// Answers.
-pub fn server(end: &End, random: &mut Random) {
+pub(crate) fn server(end: &End, random: &mut Random) {
     let mut side = Side::new(end);
     Affinity::of_this_thread().bind(1);
     loop {

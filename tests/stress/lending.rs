@@ -59,7 +59,7 @@ impl Watch {
 }
 
 /// Serves whoever lends it a processor, until the peer is gone.
-pub fn landing(end: &End, random: &mut Random) {
+pub(crate) fn landing(end: &End, random: &mut Random) {
     Watch::over(end, |watch| {
         let words = words(end.channel.inbox().grant(0));
         let returned = end.channel.outbox().returned(0);
@@ -106,15 +106,14 @@ fn serve(end: &End, holds: &dyn Fn() -> bool, random: &mut Random) {
 }
 
 /// Lends its processor again and again, until the peer is gone.
-pub fn donor(end: &End, random: &mut Random) {
+pub(crate) fn donor(end: &End, random: &mut Random) {
     let (wake, waker) = channel();
-    // Not where it is woken from: so the two run at once.
     let mut affinity = Affinity::of_this_thread();
-    affinity.bind(0);
     Watch::over(end, |watch| {
         std::thread::scope(|scope| {
             let seed = random.next();
             scope.spawn(move || wake_at_random(&waker, &watch.seat, Random(seed)));
+            affinity.bind(0); // not where it is woken from: so the two run at once
             let wake = wake; // gone at the end of this scope, which ends the waker
             Donor {
                 end,
