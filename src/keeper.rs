@@ -147,7 +147,14 @@ impl Keeper {
         listener.with_socket(|socket| epoll::delete(&self.epoll, socket));
         let key = listener.key.load(Ordering::Relaxed);
         lock(&self.listeners).try_remove(key as usize);
-        lock(&self.unbound).retain(|_, unbound| !Arc::ptr_eq(&unbound.listener, listener));
+        lock(&self.unbound).retain(|_, unbound| {
+            let stays = !Arc::ptr_eq(&unbound.listener, listener);
+            if !stays {
+                // A forked child may keep the socket open, and so its place in the epoll.
+                let _ = epoll::delete(&self.epoll, &unbound.socket);
+            }
+            stays
+        });
     }
 
     /// Takes a connection that is not bound yet.
@@ -211,7 +218,7 @@ pub(crate) fn run(node: &Arc<Node>) {
                 Token::Unbound(key) => advance(node, key),
             }
         }
-        again = see_to_time(node);
+        again = see_to_time(node, again);
     }
     Node::forget_bindings();
 }
@@ -224,7 +231,7 @@ fn hear(node: &Arc<Node>) {
 }
 
 /// Timers, deadlines and what is left of closed channels. Says when to look again.
-fn see_to_time(node: &Arc<Node>) -> Option<Instant> {
+fn see_to_time(node: &Arc<Node>, before: Option<Instant>) -> Option<Instant> {
     let keeper = &node.keeper;
     let poked = keeper.poked.swap(false, Ordering::AcqRel);
     let now = Instant::now();
@@ -256,9 +263,11 @@ fn see_to_time(node: &Arc<Node>) -> Option<Instant> {
     // While some processor is held, its worker sees to timers and deadlines, unless this thread was
     // told of one.
     let alone = executor.unheld() == executor.processors();
-    if alone || poked {
+    if alone || poked || before.is_some_and(|at| at <= now) {
         executor.timers().fire_due(now);
         node.expire(Nanos::now());
+    }
+    if alone || poked {
         executor.timers().next().into_iter().for_each(&mut sooner);
         let deadline = node.next_deadline().to_instant();
         deadline.into_iter().for_each(&mut sooner);

@@ -65,7 +65,7 @@ fn serve(node: &Arc<Node>, donor: &Arc<Binding>, words: GrantWords<'_>, sequence
         || Landing::holds(words, sequence) && (!std::mem::replace(&mut arrived, true) || !served()),
         |_worker| {
             bounds.tick(node, |peer| Arc::ptr_eq(peer, donor));
-            Node::with_scratch(|scratch| scan_one(donor, scratch))
+            scan_one(donor)
         },
     );
     // A donor that has gone on without its processor may rest by now, on the very replies that were

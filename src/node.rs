@@ -332,6 +332,9 @@ impl Node {
             self.keeper.poke();
         } else if let Some(executor) = self.executor() {
             executor.timer_set();
+            if !self.works_here() {
+                self.keeper.poke(); // every worker may be stuck in a long poll
+            }
         }
     }
 

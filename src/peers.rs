@@ -104,11 +104,9 @@ impl Node {
     /// Looks at every channel, and takes what is there.
     pub(crate) fn scan_all(&self) -> bool {
         let mut found = false;
-        Node::with_scratch(|scratch| {
-            for binding in self.local_bindings().iter() {
-                found |= scan_one(binding, scratch);
-            }
-        });
+        for binding in self.local_bindings().iter() {
+            found |= scan_one(binding);
+        }
         found
     }
 
@@ -196,9 +194,8 @@ impl Node {
     fn must_act(&self, bindings: &[Arc<Binding>], tireless: bool) -> bool {
         // The presence first: its line is shared and quiet, the other is written with every message.
         // A donor of ours is no such peer: its processor is about to come back to it.
-        let view = |b: &Arc<Binding>| {
-            !b.presence().awake() && b.wants_attention() && !b.lends_to_us()
-        };
+        let view =
+            |b: &Arc<Binding>| !b.presence().awake() && b.wants_attention() && !b.lends_to_us();
         if !bindings.iter().any(view) {
             return false;
         }
@@ -377,11 +374,11 @@ impl Node {
     }
 }
 
-/// One look at one channel.
-pub(crate) fn scan_one(binding: &Arc<Binding>, scratch: &mut crate::binding::Scratch) -> bool {
+/// One look at one channel. Nothing is written where nothing has come in.
+pub(crate) fn scan_one(binding: &Arc<Binding>) -> bool {
     if binding.channel.staged() {
         binding.channel.flush();
     }
     binding.channel.refresh_window();
-    binding.channel.has_incoming() && binding.receive(scratch)
+    binding.channel.has_incoming() && Node::with_scratch(|scratch| binding.receive(scratch))
 }
