@@ -118,6 +118,8 @@ pub(crate) struct Binding {
     streak: AtomicU32,
     /// How far the peer had come when it was last rung. While it is still there, once is enough.
     rung_at: AtomicU64,
+    /// How far the peer had come when a processor came back from it without its having read anything.
+    wasted_at: AtomicU64,
     /// How far the peer had come at a busy worker's last look.
     stuck_at: AtomicU64,
     /// The peer said that it takes no more calls.
@@ -160,6 +162,7 @@ impl Binding {
             donors: AtomicU64::new(0),
             streak: AtomicU32::new(0),
             rung_at: AtomicU64::new(NEVER_RUNG),
+            wasted_at: AtomicU64::new(NEVER_RUNG),
             stuck_at: AtomicU64::new(u64::MAX),
             leaving: AtomicBool::new(false),
             key: AtomicU64::new(u64::MAX),
@@ -330,7 +333,7 @@ impl Binding {
             unread,
             outstanding: self.pending.outstanding() || self.channel.staged(),
             presence,
-            landing_free: unread && self.free_landing().is_some(),
+            landing_free: unread && !self.is_wasted() && self.free_landing().is_some(),
             streak: self.streak.load(Ordering::Relaxed),
             rung: self.is_rung(),
         }
@@ -365,6 +368,17 @@ impl Binding {
 
     pub(crate) fn take_back(&self, id: usize) {
         self.donors.fetch_and(!(1 << id), Ordering::Relaxed);
+    }
+
+    /// A processor came back unused: the peer has no place for it, so it is rung until it reads on.
+    pub(crate) fn count_wasted(&self, progress: u64) {
+        if self.channel.peer_progress() == progress {
+            self.wasted_at.store(progress, Ordering::Relaxed);
+        }
+    }
+
+    fn is_wasted(&self) -> bool {
+        self.wasted_at.load(Ordering::Relaxed) == self.channel.peer_progress()
     }
 
     pub(crate) fn count_donation(&self) {

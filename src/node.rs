@@ -54,6 +54,8 @@ pub(crate) struct Node {
     /// More than one CPU is allowed: a peer can run while we do.
     pub(crate) parallel: bool,
     pub(crate) cpus: usize,
+    /// The kernel lets processors be lent.
+    pub(crate) lends: bool,
     /// `None` before the start and after the end.
     executor: RwLock<Option<Executor>>,
     pub(crate) page: OwnPage,
@@ -111,6 +113,7 @@ impl Node {
             birthmark,
             parallel: cpus > 1,
             cpus,
+            lends: urpc_donate::lending_works(),
             executor: RwLock::new(None),
             page,
             seats: (0..processors).map(|_| Seat::new()).collect(),
@@ -246,7 +249,12 @@ impl Node {
             self.keeper.unwatch_peer(binding);
             return Ok(());
         }
-        for k in 0..binding.landings.len() {
+        let landings = if self.lends {
+            binding.landings.len()
+        } else {
+            0
+        };
+        for k in 0..landings {
             let binding = Arc::clone(binding);
             // Without its landing a channel still works: its peer rings.
             let _ = self.thread("urpc-landing", move |node| landing::run(node, &binding, k));

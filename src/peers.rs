@@ -213,7 +213,7 @@ impl Node {
     fn give_away(&self, worker: &Worker, ticket: u32) {
         let bindings = self.local_bindings();
         let here = Here {
-            may_lend: true,
+            may_lend: self.lends,
             parallel: self.parallel,
             may_spin: false,
         };
@@ -253,6 +253,7 @@ impl Node {
         }
         // Whoever else sleeps on messages of ours must not have to wait until this processor is back.
         self.ring_sleepers(|other| Arc::ptr_eq(other, peer));
+        let progress = peer.channel.peer_progress();
         let (lender, words) = peer.lender(k);
         let returned = peer.channel.inbox().returned(k);
         if !peer.hand_over(id) {
@@ -275,7 +276,10 @@ impl Node {
         add(&counters.crossings, 2);
         add(&counters.system_calls, 2);
         match outcome {
-            Outcome::Returned => add(&counters.donations_returned, 1),
+            Outcome::Returned => {
+                peer.count_wasted(progress);
+                add(&counters.donations_returned, 1);
+            }
             Outcome::Woken | Outcome::Limit => add(&counters.donations_reclaimed, 1),
         }
         true
@@ -366,7 +370,8 @@ impl Node {
         worker.announce_rest();
         self.presence().announce_rest();
         let view = peer.view();
-        if view.unread && !view.presence.awake() && !self.donate(worker, peer, ticket) {
+        let lent = || self.lends && self.donate(worker, peer, ticket);
+        if view.unread && !view.presence.awake() && !lent() {
             peer.ring();
         }
         self.presence().retract_rest();

@@ -28,6 +28,7 @@ pub use landing::{Arrival, Landing};
 pub use peer::{Credentials, PeerProcess};
 pub use presence::{Presence, View};
 pub use seat::{Place, Seat, Wake};
+pub use sync::lending_works;
 
 #[cfg(all(test, urpc_loom))]
 mod loom_models;

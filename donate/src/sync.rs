@@ -4,6 +4,8 @@
 //! waker changes the word before it wakes, always: the kernel can lose a wake on an unchanged word.
 
 #[cfg(not(all(test, urpc_loom)))]
+pub use real::lending_works;
+#[cfg(not(urpc_loom))]
 pub(crate) use real::*;
 
 #[cfg(not(all(test, urpc_loom)))]
@@ -64,6 +66,14 @@ mod real {
         );
     }
 
+    /// Whether this kernel lets a thread sleep on two words. Without it (before Linux 5.16, or in a
+    /// sandbox that refuses it) no processor can be lent safely, and peers ring instead.
+    #[must_use]
+    pub fn lending_works() -> bool {
+        let none = futex::waitv(&[], WaitvFlags::empty(), None, ClockId::Monotonic);
+        none == Err(rustix::io::Errno::INVAL) // and not "no such system call"
+    }
+
     fn entry(word: &AtomicU32, value: u32, flags: WaitFlags) -> Wait {
         let mut wait = Wait::new();
         wait.val = value.into();
@@ -87,6 +97,8 @@ mod real {
 }
 
 #[cfg(all(test, urpc_loom))]
+pub use modelled::lending_works;
+#[cfg(urpc_loom)]
 pub(crate) use modelled::*;
 
 /// Under loom a sleep is a wait for the word to change, with a yield in between: a lost wake-up then
@@ -95,6 +107,11 @@ pub(crate) use modelled::*;
 mod modelled {
     pub(crate) use loom::sync::atomic::{AtomicU32, Ordering, fence};
     use std::time::Instant;
+
+    #[must_use]
+    pub fn lending_works() -> bool {
+        true
+    }
 
     pub(crate) fn wake_private(_word: &AtomicU32) {}
     pub(crate) fn wake_shared(_word: &AtomicU32) {}
