@@ -5,7 +5,7 @@
 
 #[cfg(not(all(test, urpc_loom)))]
 pub use real::lending_works;
-#[cfg(not(urpc_loom))]
+#[cfg(not(all(test, urpc_loom)))]
 pub(crate) use real::*;
 
 #[cfg(not(all(test, urpc_loom)))]
@@ -98,7 +98,7 @@ mod real {
 
 #[cfg(all(test, urpc_loom))]
 pub use modelled::lending_works;
-#[cfg(urpc_loom)]
+#[cfg(all(test, urpc_loom))]
 pub(crate) use modelled::*;
 
 /// Under loom a sleep is a wait for the word to change, with a yield in between: a lost wake-up then
