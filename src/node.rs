@@ -3,7 +3,7 @@
 //! A node knows the three parts of the paper (`executor`, `channel`, `donate`) and joins them; what is
 //! done when nothing is ready is in `peers.rs`, what waits for the kernel in `keeper.rs`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::rc::Rc;
@@ -81,6 +81,7 @@ pub(crate) struct Node {
 
 thread_local! {
     static CURRENT: RefCell<Option<Arc<Node>>> = const { RefCell::new(None) };
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
     static LOCAL: RefCell<Local> = RefCell::new(Local::default());
 }
 
@@ -90,7 +91,6 @@ struct Local {
     of: Weak<Node>,
     version: u64,
     bindings: Rc<Vec<Arc<Binding>>>,
-    scratch: Scratch,
     affinity: Option<Affinity>,
 }
 
@@ -313,9 +313,9 @@ impl Node {
 
     /// Runs `f` with this thread's scratch. Nested, `f` gets a fresh one.
     pub(crate) fn with_scratch<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
-        let mut scratch = LOCAL.with_borrow_mut(|local| std::mem::take(&mut local.scratch));
+        let mut scratch = SCRATCH.take().unwrap_or_default();
         let result = f(&mut scratch);
-        LOCAL.with_borrow_mut(|local| local.scratch = scratch);
+        SCRATCH.set(Some(scratch));
         result
     }
 
