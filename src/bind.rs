@@ -27,10 +27,11 @@ use urpc_channel::{Channel, Geometry, Inbox, Limits, Outbox, PeerPage};
 use urpc_donate::{Credentials, PeerProcess};
 
 use crate::bell;
-use crate::binding::{Agreed, Binding, Offered, Parts};
+use crate::binding::{Agreed, Binding, Parts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{self, LANDINGS};
 use crate::node::Node;
+use crate::offered::Offered;
 use crate::service::Offer;
 
 const MAGIC: [u8; 4] = *b"urpc";

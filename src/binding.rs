@@ -4,7 +4,6 @@
 //! once, for a reason that every later call is told. What a peer does wrong ends here: its channel is
 //! closed, nothing else.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
@@ -21,6 +20,7 @@ use urpc_donate::{GrantWords, Lender, PeerProcess, Presence, Seat, View};
 use crate::error::{CallError, CallErrorKind, Executed};
 use crate::limits;
 use crate::node::{Node, page};
+use crate::offered::Offered;
 use crate::pending::Pending;
 use crate::service::Offer;
 use crate::serving::{Request, Serving};
@@ -35,44 +35,6 @@ const NEVER_RUNG: u64 = u64::MAX;
 pub(crate) struct Agreed {
     pub(crate) calls: u32,
     pub(crate) max_payload: u32,
-}
-
-/// The procedures a peer offers, by name and by number.
-#[derive(Debug, Default)]
-pub(crate) struct Offered {
-    list: Vec<(String, String)>,
-    by_name: HashMap<String, u16>,
-}
-
-impl Offered {
-    /// From names and signatures in the order of their numbers. `None` if there are too many.
-    pub(crate) fn new(list: Vec<(String, String)>) -> Option<Self> {
-        let mut by_name = HashMap::with_capacity(list.len());
-        for (number, (name, _)) in list.iter().enumerate() {
-            by_name.insert(name.clone(), u16::try_from(number).ok()?);
-        }
-        Some(Self { list, by_name })
-    }
-
-    pub(crate) fn find(&self, name: &str) -> Option<u16> {
-        self.by_name.get(name).copied()
-    }
-
-    pub(crate) fn name(&self, number: u16) -> &str {
-        self.list
-            .get(usize::from(number))
-            .map_or("", |(name, _)| name)
-    }
-
-    pub(crate) fn signature(&self, number: u16) -> &str {
-        let found = self.list.get(usize::from(number));
-        found.map_or("", |(_, signature)| signature)
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let all = self.list.iter();
-        all.map(|(name, signature)| (name.as_str(), signature.as_str()))
-    }
 }
 
 /// What a binding is made of.

@@ -93,6 +93,7 @@ mod landing;
 mod limits;
 mod names;
 mod node;
+mod offered;
 mod peers;
 mod pending;
 mod runtime;
@@ -100,6 +101,7 @@ mod serve;
 mod service;
 mod serving;
 mod stats;
+mod stub;
 pub mod sync;
 pub mod time;
 mod wire;
@@ -119,9 +121,9 @@ pub use urpc_macros::{main, service, test};
 /// What the macros expand to. Not for use by hand.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::call::Stub;
     pub use crate::runtime::run;
     pub use crate::service::Procedure;
+    pub use crate::stub::Stub;
 }
 
 /// The examples of the README are compiled with the documentation's.
