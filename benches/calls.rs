@@ -84,6 +84,9 @@ fn point(
     callers: u32,
     run: impl Fn(u32) -> Taken,
 ) {
+    if !args.wants(name) {
+        return report.step();
+    }
     report.begin(name);
     let (mut latencies, mut rates) = (Vec::new(), Vec::new());
     for _ in 0..args.rounds() {

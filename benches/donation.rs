@@ -39,7 +39,7 @@ fn main() {
         ("hand-off per call (futex, 64 bytes)", Ping::Message),
         ("Unix socket ping-pong (64 bytes)", Ping::Socket),
     ];
-    for (name, ping) in others {
+    for (name, ping) in others.into_iter().filter(|(name, _)| args.wants(name)) {
         report.begin(name);
         let mut other = Handover::start(ping);
         let figures: Vec<_> = (0..args.rounds())
@@ -57,6 +57,9 @@ fn main() {
 
     for s in [0, 1] {
         let name = format!("first-after-10ms S={s}");
+        if !args.wants(&name) {
+            continue;
+        }
         report.begin(&name);
         let pair = Pair::start(1, s);
         pair.first_after(PAUSE, 3);
@@ -89,6 +92,9 @@ fn beside(bare: &mut Handover, args: &Args, value: impl FnOnce() -> f64) -> Figu
 /// Latency, rate, crossings and system calls with `t` callers at a time.
 fn point(report: &mut Report, args: &Args, bare: &mut Handover, pair: &Pair, t: u32) {
     let name = format!("null T={t} C=1 S=0");
+    if !args.wants(&name) {
+        return report.step();
+    }
     report.begin(&name);
     let mut columns: [Vec<Figure>; 4] = Default::default();
     for _ in 0..args.rounds() {

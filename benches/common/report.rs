@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 /// What these benches are told on the command line: `cargo bench --bench NAME -- --quick`.
 #[derive(Parser)]
 pub struct Args {
+    /// Only measurements with this in their name.
+    filter: Option<String>,
     /// Fewer calls and rounds: less than a minute in all.
     #[arg(long)]
     pub quick: bool,
@@ -26,6 +28,13 @@ pub struct Args {
 impl Args {
     pub fn rounds(&self) -> usize {
         if self.quick { 3 } else { 5 }
+    }
+
+    /// Whether this measurement was asked for.
+    pub fn wants(&self, name: &str) -> bool {
+        self.filter
+            .as_ref()
+            .is_none_or(|part| name.contains(part.as_str()))
     }
 
     /// So many, or a tenth of it.
