@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
-use common::{Names, Process, hear, runtime, say, serve, until_told_to_end, watchdog};
+use common::{Names, Process, hear, runtime, say, serve, until_told_to_end, wait_for, watchdog};
 use raw::{Bound, HELLO, Shown, VERSION, frame, hello, refusal};
 use urpc::{Error, ErrorKind, Executed, Peer};
 
@@ -211,6 +211,7 @@ fn a_peer_that_says_too_little_is_given_up() {
 
 #[test]
 fn a_name_belongs_to_one_server_until_that_ends() {
+    let _watch = watchdog();
     let names = Names::new();
     let name = names.name("s");
     let path = names.path().join("s.sock");
@@ -222,7 +223,12 @@ fn a_name_belongs_to_one_server_until_that_ends() {
                 .method("f", |n: u8| async move { n })
                 .bind()
         };
-        let first = serve().expect("a stale file is replaced");
+        // A child that another test has forked, and that is not executed yet, holds the stale socket, too.
+        let mut first = None;
+        wait_for("a stale file to be replaced", || {
+            first = serve().ok();
+            first.is_some()
+        });
         let error = serve().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NameTaken);
         says(&error.to_string(), &[&name, "serves it already"]);
