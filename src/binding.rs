@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use event_listener::Event;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
-use urpc_channel::{Body, Channel, Kind, Message, PeerPage, Why};
+use urpc_channel::{Channel, Kind, Message, PeerPage, Why};
 use urpc_donate::policy::PeerView;
 use urpc_donate::{GrantWords, Lender, PeerProcess, Presence, Seat, View};
 
@@ -21,9 +21,9 @@ use crate::error::{CallError, CallErrorKind, Executed};
 use crate::limits;
 use crate::node::{Node, page};
 use crate::offered::Offered;
-use crate::pending::Pending;
+use crate::pending::{Answer, Pending};
 use crate::service::Offer;
-use crate::serving::{Request, Serving};
+use crate::serving::{Request, Serving, Waiting};
 use crate::stats::{Counters, Stats, add};
 use crate::wire::Status;
 
@@ -143,18 +143,10 @@ impl Binding {
         let _ = self.channel.send(message);
     }
 
-    /// Reserves room for a body in the byte window, if it needs any.
-    pub(crate) fn try_reserve(&self, body: &Body) -> bool {
-        let bytes = body.window_bytes();
+    /// Reserves room in the byte window, if any is needed.
+    #[inline]
+    pub(crate) fn try_reserve(&self, bytes: usize) -> bool {
         bytes == 0 || matches!(self.channel.try_reserve(bytes), Ok(true))
-    }
-
-    /// A body has been decoded, or will not be: the peer may send as much again.
-    pub(crate) fn release(&self, body: Body) {
-        match body.window_bytes() {
-            0 => {}
-            bytes => self.channel.freed(bytes),
-        }
     }
 
     /// Tells the peer that the caller of `id` is gone.
@@ -187,44 +179,46 @@ impl Binding {
     pub(crate) fn receive(self: &Arc<Self>, scratch: &mut Scratch) -> bool {
         let mut wrong = None;
         let taken = self.channel.receive(limits::BATCH, |message| {
-            if let Err(violation) = self.sort(message, scratch) {
-                wrong.get_or_insert(violation);
+            if let Err(text) = self.sort(message, scratch) {
+                wrong.get_or_insert(text);
             }
         });
-        let count = match (taken, wrong) {
-            (Ok(count), None) => count,
-            (Err(violation), _) => {
-                self.close(&format!("it broke the protocol: {violation}"));
-                1
-            }
-            (_, Some(text)) => {
-                self.close(&format!("it broke the protocol: {text}"));
-                1
-            }
+        let received = match (taken, wrong) {
+            (Ok(count), None) => count > 0,
+            (Err(violation), _) => self.break_off(&violation),
+            (_, Some(wrong)) => self.break_off(&wrong),
         };
         // Two phases: nothing of this touches the ring, whose lines are still on their way.
+        if scratch.calls.is_empty()
+            && scratch.wakers.len() == 1
+            && let Some(waker) = scratch.wakers.pop()
+        {
+            urpc_executor::run_next(waker);
+            return received;
+        }
         for waker in scratch.wakers.drain(..) {
             waker.wake();
         }
-        for message in scratch.calls.drain(..) {
-            if let Some(request) = Request::take_up(self, message) {
+        for waiting in &mut scratch.calls {
+            if let Some(request) = Request::take_up(self, waiting) {
                 self.offer.dispatch(request);
             }
         }
-        count > 0
+        scratch.calls.clear();
+        received
+    }
+
+    #[cold]
+    fn break_off(self: &Arc<Self>, wrong: &dyn fmt::Display) -> bool {
+        self.close(&format!("it broke the protocol: {wrong}"));
+        true
     }
 
     /// The quick part, under the receiving end's lock: what has to happen in order.
+    #[inline(always)]
     fn sort(&self, message: Message, scratch: &mut Scratch) -> Result<(), String> {
-        let id = message.id;
-        let answer = match message.kind {
-            Kind::Reply => Ok(message.body),
-            Kind::Failed => {
-                let error = Status::into_error(message.procedure, message.body.as_slice())
-                    .ok_or_else(|| format!("status {} is none", message.procedure))?;
-                self.release(message.body);
-                Err(error)
-            }
+        match message.kind {
+            Kind::Reply => self.deliver(message.id, Ok(message.body), scratch),
             Kind::Call => {
                 // An id is free when its answer is on the way, so the credit alone does not bound answers
                 // that nobody reads. An honest peer leaves us at most its calls to answer, and ours and
@@ -232,39 +226,66 @@ impl Binding {
                 if self.channel.backlog() > 4 * u64::from(self.limits.calls) {
                     return Err("it calls on and on without reading the answers".into());
                 }
-                if !self.serving.begin(id) {
-                    return Err(format!("call id {id:#x} is live or beyond the credit"));
-                }
-                scratch.calls.push(message);
-                return Ok(());
+                self.begin(message, scratch)
             }
-            Kind::Cancel => {
-                self.serving.cancel(id);
-                return Ok(());
+            _ => self.sort_rare(message, scratch),
+        }
+    }
+
+    #[cold]
+    fn sort_rare(&self, message: Message, scratch: &mut Scratch) -> Result<(), String> {
+        let id = message.id;
+        match message.kind {
+            Kind::Failed => {
+                let error = Status::into_error(message.procedure, message.body.as_slice());
+                self.channel.freed(message.body.window_bytes());
+                let error = error.ok_or_else(|| format!("status {} is none", message.procedure))?;
+                self.deliver(id, Err(error), scratch)?;
             }
+            Kind::Cancel => self.serving.cancel(id),
             Kind::Aborted => {
                 // Half of a request came, then its caller was gone. It is answered like any other.
-                if !self.serving.begin(id) {
-                    return Err(format!(
-                        "withdrawn call id {id:#x} is live or beyond the credit"
-                    ));
-                }
+                self.begin(message, scratch)?;
                 self.serving.cancel(id);
-                scratch.calls.push(message);
-                return Ok(());
             }
-            Kind::Goodbye => {
-                self.leaving.store(true, Ordering::Release);
-                return Ok(());
-            }
+            Kind::Goodbye => self.leaving.store(true, Ordering::Release),
             other => return Err(format!("kind {other:?} is not for us")),
-        };
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn begin(&self, message: Message, scratch: &mut Scratch) -> Result<(), String> {
+        if !self.serving.begin(message.id) {
+            return Err(wrong(
+                "called with an id that is live or beyond the credit",
+                message.id,
+            ));
+        }
+        let Message {
+            id,
+            procedure,
+            deadline_ms,
+            body,
+            ..
+        } = message;
+        scratch.calls.push(Waiting {
+            id,
+            procedure,
+            deadline_ms,
+            body,
+        });
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn deliver(&self, id: u32, answer: Answer, scratch: &mut Scratch) -> Result<(), String> {
         match self.pending.deliver(id, answer) {
             Ok(waker) => {
                 scratch.wakers.extend(waker);
                 Ok(())
             }
-            Err(unknown) => Err(format!("it answered {:#x}, which is no call", unknown.0)),
+            Err(unknown) => Err(wrong("answered what is no call", unknown.0)),
         }
     }
 
@@ -465,7 +486,8 @@ impl Binding {
     pub(crate) async fn drained(self: &Arc<Self>, until: Instant) -> u64 {
         loop {
             let answered = self.answered.listen();
-            let live = self.serving.live();
+            fence(Ordering::SeqCst);
+            let live = self.live();
             if self.is_closed() || live == 0 && (!self.channel.staged() || self.channel.flush()) {
                 return 0;
             }
@@ -477,16 +499,28 @@ impl Binding {
             let at = if live == 0 { tick.min(until) } else { until };
             let _ = urpc_executor::timeout_at(&executor, at, answered).await;
             if Instant::now() >= until {
-                return self.serving.live();
+                return self.live();
             }
         }
     }
 
-    /// A call of the peer has its answer.
+    /// A call of the peer has its answer. Whoever waits for that is told by
+    /// [`tell_drained`](Self::tell_drained).
+    #[inline]
     pub(crate) fn end_call(&self, id: u32) {
         self.serving.end(id);
-        // SeqCst with the store in `Server::shutdown`: either we see it, or it sees this call ended.
-        if self.draining.load(Ordering::SeqCst) {
+    }
+
+    /// Calls of the peer that have no answer yet.
+    #[inline]
+    pub(crate) fn live(&self) -> u64 {
+        self.serving.count().saturating_sub(self.channel.answers())
+    }
+
+    /// Has those that wait for the peer's last call look again. For whoever has answered, after a fence, which
+    /// pairs with the one in [`drained`](Self::drained): either that sees the call ended, or we see it drain.
+    pub(crate) fn tell_drained(&self) {
+        if self.draining.load(Ordering::Relaxed) {
             self.answered.notify(usize::MAX);
         }
     }
@@ -507,6 +541,12 @@ impl Binding {
     }
 }
 
+/// Texts are for the few; the many should not carry the code.
+#[cold]
+fn wrong(what: &str, id: u32) -> String {
+    format!("it {what}: {id:#x}")
+}
+
 fn closed(why: &str, executed: Executed) -> CallError {
     CallError::new(CallErrorKind::Closed, executed, why)
 }
@@ -524,5 +564,5 @@ pub(crate) fn grant_words(words: urpc_channel::GrantWords<'_>) -> GrantWords<'_>
 #[derive(Default)]
 pub(crate) struct Scratch {
     wakers: Vec<Waker>,
-    calls: Vec<Message>,
+    calls: Vec<Waiting>,
 }

@@ -3,6 +3,7 @@
 //! Beneath the procedure call everything is asynchronous: a call is a message in a ring and an entry
 //! where its reply will be found; waiting is being not ready, like any other wait of a task.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use event_listener::EventListener;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use urpc_channel::{Body, Kind, Message, Sent};
+use urpc_channel::{Body, Head, Kind};
 use urpc_donate::Credentials;
 use urpc_executor::Sleep;
 
@@ -22,6 +23,7 @@ use crate::binding::Binding;
 use crate::caller;
 use crate::entry;
 use crate::error::{CallError, CallErrorKind, Executed};
+use crate::node::Node;
 use crate::pending::Answer;
 use crate::stats::Stats;
 use crate::wire::{self, Nanos, Undecodable};
@@ -45,7 +47,42 @@ impl Drop for Handle {
     }
 }
 
+thread_local! {
+    /// The peer of the call that ended last on this worker, for the next call to the same: so calls that
+    /// follow one another count no references. See [`Peer::let_go_of_spare`].
+    static SPARE: Cell<Option<Peer>> = const { Cell::new(None) };
+}
+
 impl Peer {
+    /// A clone for a call.
+    #[inline]
+    fn for_call(&self) -> Self {
+        match SPARE.take() {
+            Some(spare) if Arc::ptr_eq(&spare.0, &self.0) => spare,
+            other => {
+                SPARE.set(other);
+                self.clone()
+            }
+        }
+    }
+
+    /// Takes the peer of a call that has ended.
+    #[inline]
+    fn keep_as_spare(self) {
+        if Node::works() {
+            SPARE.set(Some(self));
+        }
+    }
+
+    /// Drops this thread's spare peer, in any case or if that is all that keeps its channel open. Workers
+    /// do the one before they rest, and the other every so many tasks.
+    pub(crate) fn let_go_of_spare(in_any_case: bool) {
+        let spare = SPARE.take();
+        if !in_any_case {
+            SPARE.set(spare.filter(|spare| Arc::strong_count(&spare.0) > 1));
+        }
+    }
+
     /// A peer that stays bound without this handle.
     pub(crate) fn new(binding: Arc<Binding>) -> Self {
         let holds = false;
@@ -128,6 +165,7 @@ impl Peer {
     }
 
     /// A call of procedure `number`; `None` is a name the peer has nothing of.
+    #[inline]
     pub(crate) fn start<A: Serialize + ?Sized, R>(
         &self,
         number: Option<u16>,
@@ -142,30 +180,50 @@ impl Peer {
             );
             return self.failed(name, error);
         };
-        match wire::encode(arguments) {
-            Ok(body) => self.lazy(number, Ok(body)),
-            Err(why) => {
-                let why = format!("its arguments could not be encoded: {why}");
-                let error = CallError::new(CallErrorKind::Encode, Executed::No, why);
-                self.failed(name, error)
-            }
+        let mut call = self.lazy(number);
+        if let Err(why) = wire::encode(arguments, &mut call.call.body) {
+            let why = format!("its arguments could not be encoded: {why}");
+            let error = CallError::new(CallErrorKind::Encode, Executed::No, why);
+            return self.failed(name, error);
         }
+        call
     }
 
     pub(crate) fn failed<R>(&self, name: &str, error: CallError) -> Call<R> {
-        self.lazy(0, Err(error.of(name, self.name())))
+        let mut call = self.lazy(0);
+        call.call.stage = Stage::Rare;
+        call.call.rare = Some(Box::new(Rare::Failed(error.of(name, self.name()))));
+        call
     }
 
-    fn lazy<R>(&self, number: u16, body: Result<Body, CallError>) -> Call<R> {
+    #[inline]
+    fn lazy<R>(&self, procedure: u16) -> Call<R> {
         Call {
             call: Raw {
-                peer: self.clone(),
-                number,
+                peer: Some(self.for_call()),
+                procedure,
+                id: 0,
+                body: Body::EMPTY,
                 timeout: None,
                 urgent: false,
-                stage: Stage::Lazy(body),
+                stage: Stage::Lazy,
+                rare: None,
             },
             _reply: PhantomData,
+        }
+    }
+}
+
+impl Drop for Peer {
+    #[inline]
+    fn drop(&mut self) {
+        // Perhaps nobody holds the channel open but this one and this thread's spare.
+        if Arc::strong_count(&self.0) == 2 {
+            // No spare at the end of a thread.
+            let spare = SPARE.try_with(Cell::take).ok().flatten();
+            if let Some(spare) = spare.filter(|spare| !Arc::ptr_eq(&spare.0, &self.0)) {
+                SPARE.set(Some(spare));
+            }
         }
     }
 }
@@ -264,26 +322,13 @@ impl<R: DeserializeOwned> Future for Call<R> {
     type Output = Result<R, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let call = &mut self.call;
-        let Poll::Ready(answer) = call.poll(cx) else {
-            return Poll::Pending;
+        let result = match self.call.poll(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(reply)) => reply.decode(),
+            Poll::Ready(Err(error)) => Err(error),
         };
-        let result = answer.and_then(|body| {
-            let decoded = wire::decode(body.as_slice()).map_err(|error| {
-                let why = match error {
-                    Undecodable::Malformed(why) => {
-                        format!("its reply could not be decoded as the expected type: {why}")
-                    }
-                    Undecodable::Surplus(bytes) => format!(
-                        "its reply has {bytes} bytes more than the expected type: another type was sent"
-                    ),
-                };
-                CallError::new(CallErrorKind::UndecodableReply, Executed::Yes, why)
-            });
-            call.peer.binding().release(body);
-            decoded
-        });
-        Poll::Ready(result.map_err(|error| error.of(call.name(), call.peer.name())))
+        let call = &self.call;
+        Poll::Ready(result.map_err(|error| error.of(call.name(), call.peer().name())))
     }
 }
 
@@ -291,36 +336,87 @@ impl<R> fmt::Debug for Call<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call")
             .field("procedure", &self.call.name())
-            .field("peer", &self.call.peer.name())
+            .field("peer", &self.call.peer().name())
             .finish_non_exhaustive()
     }
 }
 
+/// The answer to a call, which its entry keeps until this is dropped.
+struct Reply<'a> {
+    binding: &'a Binding,
+    id: u32,
+}
+
+impl Reply<'_> {
+    fn decode<R: DeserializeOwned>(&self) -> Result<R, CallError> {
+        self.binding.pending.look(self.id, |answer| match answer {
+            Ok(body) => wire::decode(body.as_slice()).map_err(undecodable),
+            Err(error) => Err(error.clone()),
+        })
+    }
+}
+
+impl Drop for Reply<'_> {
+    fn drop(&mut self) {
+        let pending = &self.binding.pending;
+        let bytes = |answer: &Answer| answer.as_ref().map_or(0, Body::window_bytes);
+        let bytes = pending.look(self.id, bytes);
+        pending.end(self.id);
+        self.binding.channel.freed(bytes);
+    }
+}
+
+#[cold]
+fn undecodable(error: Undecodable) -> CallError {
+    let why = match error {
+        Undecodable::Malformed(why) => {
+            format!("its reply could not be decoded as the expected type: {why}")
+        }
+        Undecodable::Surplus(bytes) => format!(
+            "its reply has {bytes} bytes more than the expected type: another type was sent"
+        ),
+    };
+    CallError::new(CallErrorKind::UndecodableReply, Executed::Yes, why)
+}
+
 /// A call without its types.
 struct Raw {
-    peer: Peer,
-    number: u16,
+    /// `None` only in `drop`.
+    peer: Option<Peer>,
+    procedure: u16,
+    /// Once it is sent.
+    id: u32,
+    /// The arguments, until they are sent: small ones are copied from here into the ring, and nowhere else.
+    body: Body,
     timeout: Option<Duration>,
     urgent: bool,
     stage: Stage,
+    rare: Option<Box<Rare>>,
 }
 
+#[derive(Clone, Copy)]
 enum Stage {
     /// Not polled yet.
-    Lazy(Result<Body, CallError>),
-    /// Waits for an id, or for room in the byte window.
-    Crowded(Box<Crowded>),
-    /// Sent, or staged: the answer will come.
-    Sent {
-        id: u32,
-        deadline: Nanos,
-    },
+    Lazy,
+    /// Sent, or staged, with this deadline: the answer will come.
+    Sent(Nanos),
+    /// As `rare` says.
+    Rare,
     Done,
 }
 
-/// A call that cannot be sent yet. Rare, so it may cost an allocation and a timer.
+/// Where few calls get to, so that the others need not carry it about.
+enum Rare {
+    /// Not polled yet, and not to be sent.
+    Failed(CallError),
+    /// Waits for an id, or for room in the byte window.
+    Crowded(Crowded),
+}
+
+/// A call that cannot be sent yet. It may cost an allocation and a timer.
 struct Crowded {
-    body: Body,
+    /// Of the window.
+    bytes: usize,
     deadline: Nanos,
     room: Option<EventListener>,
     window: Option<Reservation>,
@@ -335,7 +431,7 @@ type Reservation = Pin<Box<dyn Future<Output = Result<(), CallError>> + Send>>;
 impl Drop for Crowded {
     fn drop(&mut self) {
         if self.reserved {
-            self.binding.channel.unreserve(self.body.window_bytes());
+            self.binding.channel.unreserve(self.bytes);
         }
         if self.room.take().is_some() {
             self.binding.pending.no_longer_waits();
@@ -344,160 +440,182 @@ impl Drop for Crowded {
 }
 
 impl Raw {
-    fn name(&self) -> &str {
-        self.peer.binding().offered.name(self.number)
+    #[inline]
+    fn peer(&self) -> &Peer {
+        self.peer.as_ref().expect("not dropped")
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
-        match &mut self.stage {
-            Stage::Sent { id, deadline } => {
-                let (id, deadline) = (*id, *deadline);
-                self.poll_sent(id, deadline, cx)
-            }
-            Stage::Lazy(_) => {
-                let Stage::Lazy(body) = std::mem::replace(&mut self.stage, Stage::Done) else {
-                    unreachable!("just matched");
-                };
-                match body.and_then(|body| self.check(body)) {
-                    Ok(body) => self.begin(body, cx),
-                    Err(error) => Poll::Ready(Err(error)),
-                }
-            }
-            Stage::Crowded(_) => self.poll_crowded(cx),
-            Stage::Done => panic!("a call was polled after it had ended"),
+    fn name(&self) -> &str {
+        self.peer().binding().offered.name(self.procedure)
+    }
+
+    #[inline]
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply<'_>, CallError>> {
+        match self.stage {
+            Stage::Sent(deadline) => self.poll_sent(deadline, cx),
+            Stage::Lazy => self.begin(cx).map(Err),
+            _ => self.poll_rarely(cx).map(Err),
+        }
+    }
+
+    #[cold]
+    fn poll_rarely(&mut self, cx: &mut Context<'_>) -> Poll<CallError> {
+        self.stage = Stage::Done;
+        match self.rare.take().map(|rare| *rare) {
+            Some(Rare::Failed(error)) => Poll::Ready(error),
+            Some(Rare::Crowded(crowded)) => self.poll_crowded(crowded, cx),
+            None => panic!("a call was polled after it had ended"),
         }
     }
 
     /// What can be refused without asking anybody.
-    fn check(&self, body: Body) -> Result<Body, CallError> {
-        let binding = &self.peer.binding();
+    fn refusal(&self) -> Option<CallError> {
+        let binding = self.peer().binding();
         let max = binding.limits.max_payload as usize;
-        let len = body.as_slice().len();
+        let len = self.body.as_slice().len();
         if len > max {
             let why = format!(
                 "its arguments take {len} bytes, and no more than {max} can cross at once; send them in \
                  several calls"
             );
-            return Err(CallError::new(CallErrorKind::TooLarge, Executed::No, why));
+            return Some(CallError::new(CallErrorKind::TooLarge, Executed::No, why));
         }
-        match binding.refusal() {
-            Some(error) => Err(error),
-            None => Ok(body),
-        }
+        binding.refusal()
     }
 
-    /// The first attempt: takes an id and room, and sends.
-    fn begin(&mut self, body: Body, cx: &mut Context<'_>) -> Poll<Answer> {
-        let binding = &self.peer.binding();
+    /// The first attempt: takes an id and room, and sends. Ready only with an error.
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<CallError> {
+        if let Some(error) = self.refusal() {
+            self.stage = Stage::Done;
+            return Poll::Ready(error);
+        }
+        let binding = self.peer().binding();
         let inherited = caller::inherited();
         let own = match self.timeout {
             Some(after) => Nanos::now().after(after),
             None => Nanos::coarse().after(binding.node.config.call_deadline),
         };
         let deadline = own.min(inherited);
-        if binding.try_reserve(&body) {
+        let bytes = self.body.window_bytes();
+        if binding.try_reserve(bytes) {
             match binding.pending.begin(cx.waker(), deadline) {
-                Some(id) => return self.send(id, body, deadline),
-                None => binding.channel.unreserve(body.window_bytes()),
+                Some(id) => return self.send(id, deadline),
+                None => binding.channel.unreserve(bytes),
             }
         }
-        self.stage = Stage::Crowded(Box::new(Crowded {
-            body,
+        let crowded = Crowded {
+            bytes,
             deadline,
             room: None,
             window: None,
             reserved: false,
             timer: None,
             binding: Arc::clone(binding),
-        }));
-        self.poll_crowded(cx)
+        };
+        self.poll_crowded(crowded, cx)
     }
 
     /// Publishes the request whose id and room are taken.
-    fn send(&mut self, id: u32, body: Body, deadline: Nanos) -> Poll<Answer> {
-        let binding = &self.peer.binding();
+    fn send(&mut self, id: u32, deadline: Nanos) -> Poll<CallError> {
+        self.id = id;
         // A deadline that somebody chose is the peer's business too; ours is not.
         let chosen = self.timeout.is_some() || caller::inherited() != Nanos::NEVER;
-        let message = Message {
+        let head = Head {
             kind: Kind::Call,
             id,
-            procedure: self.number,
+            procedure: self.procedure,
             deadline_ms: if chosen { deadline.to_wire() } else { 0 },
-            body,
         };
-        match binding.channel.send(message) {
-            Ok(sent) => {
-                self.stage = Stage::Sent { id, deadline };
-                if !binding.node.works_here() {
-                    binding.sent_from_outside();
-                } else if self.urgent {
-                    binding.node.urge(binding);
-                }
-                if binding.pending.next_deadline() >= deadline {
-                    binding.node.deadline_set();
-                }
-                let _: Sent = sent;
-                Poll::Pending
-            }
-            Err(error) => {
-                binding.pending.undo(id);
-                binding.channel.unreserve(error.0.body.window_bytes());
-                Poll::Ready(Err(binding.not_sent(&error.1)))
-            }
+        let binding = self.peer().binding();
+        if !binding.channel.post(head, &self.body)
+            && let Err(error) = self.send_large(head)
+        {
+            return Poll::Ready(error);
         }
+        self.stage = Stage::Sent(deadline);
+        let binding = self.peer().binding();
+        if !binding.node.works_here() {
+            binding.sent_from_outside();
+        } else if self.urgent {
+            binding.node.urge(binding);
+        }
+        if binding.pending.next_deadline() >= deadline {
+            binding.node.deadline_set();
+        }
+        Poll::Pending
     }
 
-    fn poll_sent(&mut self, id: u32, deadline: Nanos, cx: &mut Context<'_>) -> Poll<Answer> {
-        let pending = &self.peer.binding().pending;
-        match pending.poll(id, cx.waker()) {
-            entry::Poll::Answered(answer) => {
+    /// Sends what has to wait, or is larger than a slot.
+    #[cold]
+    fn send_large(&mut self, head: Head) -> Result<(), CallError> {
+        let message = head.with(self.body.take());
+        let binding = self.peer().binding();
+        let sent = binding.channel.send(message).map_err(|error| {
+            binding.pending.undo(head.id);
+            binding.channel.unreserve(error.0.body.window_bytes());
+            binding.not_sent(&error.1)
+        });
+        if sent.is_err() {
+            self.stage = Stage::Done;
+        }
+        sent.map(|_| ())
+    }
+
+    #[inline]
+    fn poll_sent(
+        &mut self,
+        deadline: Nanos,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Reply<'_>, CallError>> {
+        let id = self.id;
+        match self.peer().binding().pending.poll(id, cx.waker()) {
+            entry::Poll::Answered => {
                 self.stage = Stage::Done;
-                return Poll::Ready(answer);
+                let binding = self.peer().binding();
+                return Poll::Ready(Ok(Reply { binding, id }));
             }
             entry::Poll::Waiting => {}
             // R6: go on to something else.
             entry::Poll::Busy => cx.waker().wake_by_ref(),
         }
-        // Polled without an answer: perhaps because time is up.
-        let now = Nanos::now();
-        if deadline > now {
+        self.poll_late(deadline).map(Err)
+    }
+
+    /// Polled without an answer: perhaps because time is up.
+    fn poll_late(&mut self, deadline: Nanos) -> Poll<CallError> {
+        if deadline > Nanos::now() {
             return Poll::Pending;
         }
         self.leave();
         let limit = self.limit();
-        Poll::Ready(Err(CallError::deadline(limit, true)))
+        Poll::Ready(CallError::deadline(limit, true))
     }
 
     fn limit(&self) -> Duration {
-        let of_runtime = self.peer.binding().node.config.call_deadline;
+        let of_runtime = self.peer().binding().node.config.call_deadline;
         self.timeout.unwrap_or(of_runtime)
     }
 
     /// Waits for an id and for room in the window, then sends.
-    fn poll_crowded(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
-        let Stage::Crowded(crowded) = &mut self.stage else {
-            unreachable!("only called in this stage");
-        };
-        let binding = Arc::clone(self.peer.binding());
+    fn poll_crowded(&mut self, mut crowded: Crowded, cx: &mut Context<'_>) -> Poll<CallError> {
+        let binding = Arc::clone(self.peer().binding());
         match crowded.poll(&binding, cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(None)) => {
-                self.stage = Stage::Done;
-                let limit = self.limit();
-                Poll::Ready(Err(CallError::deadline(limit, false)))
+            Poll::Pending => {
+                self.stage = Stage::Rare;
+                self.rare = Some(Box::new(Rare::Crowded(crowded)));
+                Poll::Pending
             }
-            Poll::Ready(Err(Some(error))) => {
-                self.stage = Stage::Done;
-                Poll::Ready(Err(error))
-            }
-            Poll::Ready(Ok((id, body, deadline))) => self.send(id, body, deadline),
+            Poll::Ready(Err(None)) => Poll::Ready(CallError::deadline(self.limit(), false)),
+            Poll::Ready(Err(Some(error))) => Poll::Ready(error),
+            Poll::Ready(Ok(id)) => self.send(id, crowded.deadline),
         }
     }
 
     /// The caller is gone, or has given up.
     fn leave(&mut self) {
-        if let Stage::Sent { id, .. } = std::mem::replace(&mut self.stage, Stage::Done) {
-            let binding = &self.peer.binding();
+        if let Stage::Sent(_) = self.stage {
+            self.stage = Stage::Done;
+            let (binding, id) = (self.peer().binding(), self.id);
             if binding.pending.abandon(id) {
                 binding.withdraw(id);
             }
@@ -506,19 +624,22 @@ impl Raw {
 }
 
 impl Drop for Raw {
+    #[inline]
     fn drop(&mut self) {
         self.leave();
+        if let Some(peer) = self.peer.take() {
+            peer.keep_as_spare();
+        }
     }
 }
 
 impl Crowded {
-    /// Ready with what is needed to send, with an error, or with `None` for "the deadline passed".
-    #[allow(clippy::type_complexity)]
+    /// Ready with an id, the room being reserved, with an error, or with `None` for "the deadline passed".
     fn poll(
         &mut self,
         binding: &Arc<Binding>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(u32, Body, Nanos), Option<CallError>>> {
+    ) -> Poll<Result<u32, Option<CallError>>> {
         if let Some(error) = binding.refusal() {
             return Poll::Ready(Err(Some(error)));
         }
@@ -529,8 +650,7 @@ impl Crowded {
             loop {
                 if let Some(id) = binding.pending.begin(cx.waker(), self.deadline) {
                     self.reserved = false; // the message has it from here on
-                    let body = std::mem::replace(&mut self.body, Body::EMPTY);
-                    return Poll::Ready(Ok((id, body, self.deadline)));
+                    return Poll::Ready(Ok(id));
                 }
                 // Listen first, look again, then wait.
                 match &mut self.room {
@@ -563,7 +683,7 @@ impl Crowded {
         binding: &Arc<Binding>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Option<CallError>>> {
-        let bytes = self.body.window_bytes();
+        let bytes = self.bytes;
         if bytes == 0 {
             return Poll::Ready(Ok(()));
         }

@@ -52,11 +52,11 @@ const ANSWERED: u32 = 4;
 const ABANDONED: u32 = 5;
 const STATE: u32 = 0xFFFF;
 
-/// How often the caller finds its call's state.
+/// How the caller finds its call.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Poll<A> {
-    /// The answer; the entry is free.
-    Answered(A),
+pub(crate) enum Poll {
+    /// The answer is there: [`look`](Entry::look), then [`clear`](Entry::clear).
+    Answered,
     /// The waker is registered.
     Waiting,
     /// Somebody else is at the entry this very moment: look again.
@@ -75,12 +75,12 @@ pub(crate) enum Delivery {
 }
 
 /// What became of an attempt to leave.
-#[derive(Debug)]
-pub(crate) enum Leave<A> {
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
     /// The call goes on without its caller; the id stays taken until the answer comes.
     Abandoned,
-    /// The answer was there already; the id is free now.
-    Answered(A),
+    /// The answer was there already: [`clear`](Entry::clear) it.
+    Answered,
     /// Somebody else is at the entry this very moment: try again later.
     Busy,
 }
@@ -110,6 +110,7 @@ impl<A> Entry<A> {
     }
 
     /// Free → Waiting, by the one who took this entry's id from the free list. Returns the generation.
+    #[inline]
     pub(crate) fn begin(&self, waker: Waker) -> u16 {
         let generation = ((self.word.load(Ordering::Relaxed) >> 16) as u16).wrapping_add(1);
         self.set_waker(Some(waker));
@@ -120,15 +121,16 @@ impl<A> Entry<A> {
     }
 
     /// Waiting → Free, for a call that could not be sent after all.
-    pub(crate) fn undo(&self) -> Leave<A> {
+    pub(crate) fn undo(&self) -> Leave {
         self.leave(FREE)
     }
 
     /// The caller looks: Answered → Free, or the waker is replaced.
-    pub(crate) fn poll(&self, waker: &Waker) -> Poll<A> {
+    #[inline]
+    pub(crate) fn poll(&self, waker: &Waker) -> Poll {
         let word = self.word.load(Ordering::Acquire);
         match word & STATE {
-            ANSWERED => Poll::Answered(self.take(word)),
+            ANSWERED => Poll::Answered,
             WAITING => {
                 if !self.change(word, REGISTERING) {
                     return Poll::Busy;
@@ -168,6 +170,7 @@ impl<A> Entry<A> {
     }
 
     /// Delivers the answer of generation `generation`: Waiting → Claimed → Answered, Abandoned → Free.
+    #[inline]
     pub(crate) fn deliver(&self, generation: u16, answer: A) -> Delivery {
         let mut word = self.word.load(Ordering::Acquire);
         loop {
@@ -203,7 +206,7 @@ impl<A> Entry<A> {
     }
 
     /// The caller is gone: Waiting → Abandoned, Answered → Free.
-    pub(crate) fn abandon(&self) -> Leave<A> {
+    pub(crate) fn abandon(&self) -> Leave {
         self.leave(ABANDONED)
     }
 
@@ -228,10 +231,10 @@ impl<A> Entry<A> {
         matches!(state, WAITING | REGISTERING)
     }
 
-    fn leave(&self, to: u32) -> Leave<A> {
+    fn leave(&self, to: u32) -> Leave {
         let word = self.word.load(Ordering::Acquire);
         match word & STATE {
-            ANSWERED => Leave::Answered(self.take(word)),
+            ANSWERED => Leave::Answered,
             WAITING if self.change(word, REGISTERING) => {
                 let waker = self.waker_mut(Option::take);
                 let left = self.change(word & !STATE | REGISTERING, to);
@@ -243,12 +246,30 @@ impl<A> Entry<A> {
         }
     }
 
-    /// Answered → Free.
-    fn take(&self, word: u32) -> A {
-        // SAFETY: in Answered both cells are the caller's, and only the caller calls this.
-        let answer = self.answer.with_mut(|cell| unsafe { (*cell).take() });
+    /// What the caller does with its answer.
+    #[inline]
+    pub(crate) fn look<R>(&self, f: impl FnOnce(&A) -> R) -> R {
+        self.assert_answered();
+        // SAFETY: in Answered the cells are the caller's, and a call has one caller, who does not
+        // clear what it looks at.
+        let look = |cell: *mut Option<A>| f(unsafe { &*cell }.as_ref().expect("an answer"));
+        self.answer.with_mut(look)
+    }
+
+    /// Answered → Free, by the caller.
+    #[inline]
+    pub(crate) fn clear(&self) {
+        let word = self.assert_answered();
+        // SAFETY: as in `look`.
+        self.answer.with_mut(|cell| unsafe { *cell = None });
         self.word.store(word & !STATE | FREE, Ordering::Release);
-        answer.expect("an answered entry holds its answer")
+    }
+
+    #[inline]
+    fn assert_answered(&self) -> u32 {
+        let word = self.word.load(Ordering::Acquire);
+        assert!(word & STATE == ANSWERED, "only an answered call has ended");
+        word
     }
 
     fn change(&self, from: u32, to: u32) -> bool {
@@ -277,14 +298,21 @@ impl<A> Entry<A> {
 mod tests {
     use super::*;
 
+    fn answer(entry: &Entry<i32>) -> i32 {
+        assert_eq!(entry.poll(Waker::noop()), Poll::Answered);
+        let answer = entry.look(|answer| *answer);
+        entry.clear();
+        answer
+    }
+
     #[test]
     fn a_reply_meets_its_caller() {
         let entry = Entry::new();
         let generation = entry.begin(Waker::noop().clone());
-        assert_eq!(entry.poll(Waker::noop()), Poll::Waiting);
+        assert!(matches!(entry.poll(Waker::noop()), Poll::Waiting));
         let delivery = entry.deliver(generation, 42);
         assert!(matches!(delivery, Delivery::Delivered(Some(_))));
-        assert_eq!(entry.poll(Waker::noop()), Poll::Answered(42));
+        assert_eq!(answer(&entry), 42);
     }
 
     #[test]
@@ -294,7 +322,7 @@ mod tests {
         let first = entry.begin(Waker::noop().clone());
         assert!(matches!(entry.deliver(first, 1), Delivery::Delivered(_)));
         assert!(matches!(entry.deliver(first, 2), Delivery::Unknown));
-        assert_eq!(entry.poll(Waker::noop()), Poll::Answered(1));
+        assert_eq!(answer(&entry), 1);
         let second = entry.begin(Waker::noop().clone());
         assert_ne!(first, second);
         assert!(matches!(entry.deliver(first, 3), Delivery::Unknown));
@@ -341,7 +369,10 @@ mod loom_entry {
             }
             match (left, delivery) {
                 (Leave::Abandoned, Delivery::Freed) => {}
-                (Leave::Answered(7), Delivery::Delivered(_)) => {}
+                (Leave::Answered, Delivery::Delivered(_)) => {
+                    assert_eq!(entry.look(|answer| *answer), 7);
+                    entry.clear();
+                }
                 other => panic!("{other:?}"),
             }
         });
@@ -365,12 +396,13 @@ mod loom_entry {
             let first = entry.poll(&waker);
             replier.join().unwrap();
             match first {
-                Poll::Answered(7) => return,
+                Poll::Answered => {}
                 Poll::Waiting => assert_eq!(count.0.load(Std::SeqCst), 1, "woken"),
                 Poll::Busy => {} // the caller looks again at once
-                other => panic!("{other:?}"),
             }
-            assert_eq!(entry.poll(&waker), Poll::Answered(7));
+            assert_eq!(entry.poll(&waker), Poll::Answered);
+            assert_eq!(entry.look(|answer| *answer), 7);
+            entry.clear();
         });
     }
 

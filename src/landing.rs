@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use urpc_donate::{Arrival, GrantWords, Landing};
+use urpc_executor::Executor;
 
 use crate::binding::{Binding, grant_words};
+use crate::call::Peer;
 use crate::node::Node;
 use crate::peers::scan_one;
 use crate::stats::add;
@@ -57,13 +59,14 @@ fn serve(node: &Arc<Node>, donor: &Arc<Binding>, words: GrantWords<'_>, sequence
     let Some(executor) = node.executor() else {
         return;
     };
-    let served = || donor.serving.live() == 0 && !donor.channel.has_incoming();
+    let served = || donor.live() == 0 && !donor.channel.has_incoming();
     // The first look must come before the first question.
     let mut arrived = false;
     let mut bounds = Busy::default();
-    executor.run_while(
+    node.work_while(
+        &executor,
         || Landing::holds(words, sequence) && (!std::mem::replace(&mut arrived, true) || !served()),
-        |_worker| {
+        || {
             bounds.tick(node, |peer| Arc::ptr_eq(peer, donor));
             scan_one(donor)
         },
@@ -74,8 +77,23 @@ fn serve(node: &Arc<Node>, donor: &Arc<Binding>, words: GrantWords<'_>, sequence
     leave(node, waits);
 }
 
+impl Node {
+    /// [`Executor::run_while`], as a thread that works for this node.
+    fn work_while(
+        &self,
+        executor: &Executor,
+        more: impl FnMut() -> bool,
+        mut scan: impl FnMut() -> bool,
+    ) {
+        Node::set_working(Some(self));
+        executor.run_while(more, |_worker| scan());
+        Node::set_working(None);
+    }
+}
+
 /// Before a reserve worker sleeps: what is left is somebody else's from here on.
 fn leave(node: &Arc<Node>, waits: impl Fn(&Arc<Binding>) -> bool) {
+    Peer::let_go_of_spare(true);
     // Pairs with the fence of a thread that hands a message over: it sees the end free, or we flush.
     fence(Ordering::SeqCst);
     node.settle();
@@ -96,9 +114,10 @@ pub(crate) fn stand_in(node: &Arc<Node>) {
         let Some(executor) = node.executor() else {
             break;
         };
-        executor.run_while(
+        node.work_while(
+            &executor,
             || !node.stopping.load(Ordering::Relaxed),
-            |_worker| {
+            || {
                 bounds.tick(node, |_| false);
                 node.scan_all()
             },

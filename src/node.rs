@@ -18,6 +18,7 @@ use urpc_executor::{Executor, JoinHandle};
 
 use crate::bell::Bell;
 use crate::binding::{Binding, Scratch};
+use crate::call::Peer;
 use crate::caller;
 use crate::error::{Error, Result};
 use crate::keeper::{self, Keeper};
@@ -81,6 +82,8 @@ pub(crate) struct Node {
 
 thread_local! {
     static CURRENT: RefCell<Option<Arc<Node>>> = const { RefCell::new(None) };
+    /// Whose tasks this thread runs just now; only compared.
+    static WORKS_FOR: Cell<*const Node> = const { Cell::new(std::ptr::null()) };
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
     static LOCAL: RefCell<Local> = RefCell::new(Local::default());
 }
@@ -188,13 +191,21 @@ impl Node {
         CURRENT.replace(node)
     }
 
+    /// This thread runs tasks of `node` from here on, or, with `None`, of nobody.
+    pub(crate) fn set_working(node: Option<&Node>) {
+        WORKS_FOR.set(node.map_or(std::ptr::null(), std::ptr::from_ref));
+    }
+
     /// True if this thread runs tasks of this node, and so will scan its channels.
+    #[inline]
     pub(crate) fn works_here(&self) -> bool {
-        let here = CURRENT.with_borrow(|node| match node {
-            Some(node) => std::ptr::eq(Arc::as_ptr(node), self),
-            None => false,
-        });
-        here && urpc_executor::on_worker()
+        std::ptr::eq(WORKS_FOR.get(), self)
+    }
+
+    /// True if this thread runs tasks of some node.
+    #[inline]
+    pub(crate) fn works() -> bool {
+        !WORKS_FOR.get().is_null()
     }
 
     pub(crate) fn me(&self) -> Option<Arc<Node>> {
@@ -304,6 +315,7 @@ impl Node {
 
     /// Lets go of all channels this thread still knows of.
     pub(crate) fn forget_bindings() {
+        Peer::let_go_of_spare(true);
         LOCAL.with_borrow_mut(|local| {
             local.bindings = Rc::default();
             local.version = 0; // no list has this one: the next look makes a new copy
@@ -344,11 +356,6 @@ impl Node {
                 self.keeper.poke(); // every worker may be stuck in a long poll
             }
         }
-    }
-
-    /// True if the server that accepted `binding` takes no more calls.
-    pub(crate) fn is_draining(&self, binding: &Binding) -> bool {
-        binding.draining.load(Ordering::Relaxed)
     }
 
     /// The earliest deadline of any outstanding call.

@@ -11,11 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
+use urpc_channel::Glance;
 use urpc_donate::policy::{self, Action, Here};
 use urpc_donate::{Outcome, Wake};
 use urpc_executor::{Idle, Worker};
 
 use crate::binding::Binding;
+use crate::call::Peer;
 use crate::node::Node;
 use crate::stats::add;
 use crate::wire::Nanos;
@@ -35,11 +37,13 @@ impl Idle for Node {
             if let Some(peer) = URGENT.take() {
                 self.lend_at_once(worker, &peer);
             }
+            Peer::let_go_of_spare(false);
             // A busy worker may not come to rest for long: who sleeps on our messages is rung now.
             self.expire(Nanos::coarse());
             // Pairs as in `ring_sleepers`.
             fence(Ordering::SeqCst);
             for binding in self.local_bindings().iter() {
+                binding.tell_drained();
                 binding.ring_if_stuck();
             }
         }
@@ -53,6 +57,7 @@ impl Idle for Node {
         let Some(seat) = worker.id().map(|id| &self.seats[id]) else {
             return;
         };
+        Peer::let_go_of_spare(true);
         let ticket = seat.ticket();
         worker.announce_rest();
         self.presence().announce_rest();
@@ -85,6 +90,7 @@ impl Idle for Node {
 
     fn arrive(&self, worker: &Worker) {
         Node::set_current(self.me());
+        Node::set_working(Some(self));
         if let (Some(id), false) = (worker.id(), self.config.pin.is_empty()) {
             let cpu = self.config.pin[id % self.config.pin.len()];
             Node::with_affinity(|affinity| affinity.bind(cpu));
@@ -95,6 +101,7 @@ impl Idle for Node {
         if !self.config.pin.is_empty() {
             Node::with_affinity(|affinity| affinity.let_go());
         }
+        Node::set_working(None);
         Node::set_current(None);
         Node::forget_bindings();
     }
@@ -123,6 +130,7 @@ impl Node {
         let bindings = self.local_bindings();
         let mut blocked = false;
         for binding in bindings.iter() {
+            binding.tell_drained();
             binding.pending.tidy();
             binding.pending.wake_waiters();
             binding.channel.flush();
@@ -156,7 +164,7 @@ impl Node {
         }
         let mut until = None;
         let mut looks = 0;
-        let quiet = |b: &Arc<Binding>| !b.channel.has_incoming() && !b.channel.staged();
+        let quiet = |b: &Arc<Binding>| b.channel.glance() == Glance::default();
         loop {
             // No more than a look at each ring: a message waits half a round of this loop.
             if !bindings.iter().all(quiet) && self.scan_all() || worker.has_work() {
@@ -178,6 +186,8 @@ impl Node {
                     return true; // the worker fires it
                 }
                 self.expire(Nanos::coarse());
+                bindings.iter().for_each(|b| b.tell_drained());
+                Peer::let_go_of_spare(false);
                 if self.must_act(&bindings, tireless) {
                     return false;
                 }
@@ -344,6 +354,7 @@ impl Node {
         // its processor just now and then rests: either it sees our replies, or we see its grant void.
         fence(Ordering::SeqCst);
         for binding in self.local_bindings().iter() {
+            binding.tell_drained();
             if waits(binding) {
                 continue;
             }
@@ -380,10 +391,12 @@ impl Node {
 }
 
 /// One look at one channel. Nothing is written where nothing has come in.
+#[inline]
 pub(crate) fn scan_one(binding: &Arc<Binding>) -> bool {
-    if binding.channel.staged() {
+    let glance = binding.channel.glance();
+    if glance.chores {
         binding.channel.flush();
+        binding.channel.refresh_window();
     }
-    binding.channel.refresh_window();
-    binding.channel.has_incoming() && Node::with_scratch(|scratch| binding.receive(scratch))
+    glance.incoming && Node::with_scratch(|scratch| binding.receive(scratch))
 }

@@ -86,13 +86,13 @@ impl Pending {
         for (i, word) in self.free.iter().enumerate() {
             let mut bits = word.load(Ordering::Relaxed);
             while bits != 0 {
-                let bit = bits & bits.wrapping_neg();
+                let bit = bits.trailing_zeros();
                 // Acquire pairs with the Release in `free`: the last user of the entry is done with it.
-                let before = word.fetch_and(!bit, Ordering::SeqCst);
-                if before & bit != 0 {
-                    return Some(i * 64 + bit.trailing_zeros() as usize);
+                let before = word.fetch_and(!(1 << bit), Ordering::SeqCst);
+                if before & (1 << bit) != 0 {
+                    return Some(i * 64 + bit as usize);
                 }
-                bits = before;
+                bits = word.load(Ordering::Relaxed);
             }
         }
         None
@@ -132,13 +132,23 @@ impl Pending {
         }
     }
 
-    /// The caller of `id` looks for its answer.
-    pub(crate) fn poll(&self, id: u32, waker: &Waker) -> Poll<Answer> {
-        let found = self.calls[index(id)].entry.poll(waker);
-        if let Poll::Answered(_) = found {
-            self.free(index(id));
-        }
-        found
+    /// The caller of `id` looks for its answer, or waits for it.
+    #[inline]
+    pub(crate) fn poll(&self, id: u32, waker: &Waker) -> Poll {
+        self.calls[index(id)].entry.poll(waker)
+    }
+
+    /// What the caller of `id` does with its answer, which is there.
+    #[inline]
+    pub(crate) fn look<R>(&self, id: u32, f: impl FnOnce(&Answer) -> R) -> R {
+        self.calls[index(id)].entry.look(f)
+    }
+
+    /// The caller of `id` is done with its answer: the id is free.
+    #[inline]
+    pub(crate) fn end(&self, id: u32) {
+        self.calls[index(id)].entry.clear();
+        self.free(index(id));
     }
 
     /// A call that could not be sent: its id is free again.
@@ -154,9 +164,8 @@ impl Pending {
     pub(crate) fn abandon(&self, id: u32) -> bool {
         match self.calls[index(id)].entry.abandon() {
             Leave::Abandoned => true,
-            Leave::Answered(answer) => {
-                drop(answer);
-                self.free(index(id));
+            Leave::Answered => {
+                self.end(id);
                 false
             }
             Leave::Busy => {
@@ -175,6 +184,7 @@ impl Pending {
     }
 
     /// Delivers an answer that a peer sent. `Err` if there is no such call.
+    #[inline]
     pub(crate) fn deliver(&self, id: u32, answer: Answer) -> Result<Option<Waker>, UnknownId> {
         let call = self.calls.get(index(id)).ok_or(UnknownId(id))?;
         match call.entry.deliver((id >> 16) as u16, answer) {
@@ -315,10 +325,9 @@ mod tests {
         assert!(pending.unsettled());
         pending.fail_all(CallError::forked);
         assert!(!pending.unsettled() && pending.outstanding());
-        assert!(matches!(
-            pending.poll(a, Waker::noop()),
-            Poll::Answered(Err(_))
-        ));
+        assert_eq!(pending.poll(a, Waker::noop()), Poll::Answered);
+        assert!(pending.look(a, Result::is_err));
+        pending.end(a);
         assert!(!pending.outstanding());
     }
 }

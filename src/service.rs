@@ -138,39 +138,60 @@ where
     Fut: Future<Output: Serialize> + Send + 'static,
 {
     fn dispatch(&self, mut request: Request) {
-        let decoded = request.decode::<A>();
-        let arguments = match decoded {
-            Ok(arguments) => arguments,
-            Err(Undecodable::Malformed(why)) => {
-                let text = format!("its arguments could not be decoded: {why}");
-                return request.refuse(Status::Undecodable, &text);
+        let mut cell = take_cell::<Fut>(self.cell);
+        let mut body = Body::EMPTY;
+        let (binding, deadline) = (request.binding(), request.deadline());
+        // Decoding, the handler, its destructor, encoding: all of it is the user's code.
+        let run = || {
+            let arguments = request.decode::<A>()?;
+            let mut future = cell.as_mut().as_mut();
+            future.set(Some((self.call)(arguments)));
+            let polled = future.as_mut().as_pin_mut().expect("just set");
+            let Poll::Ready(value) = polled.poll(&mut Context::from_waker(Waker::noop())) else {
+                return Ok(None);
+            };
+            future.set(None);
+            Ok(Some(wire::encode(&value, &mut body)))
+        };
+        let caught = caller::enter(binding, deadline, || catch_unwind(AssertUnwindSafe(run)));
+        let (status, text) = match caught {
+            Ok(Ok(Some(Ok(())))) => {
+                put_cell(self.cell, cell);
+                return request.reply(&mut body);
             }
-            Err(Undecodable::Surplus(bytes)) => {
-                let text = format!(
-                    "{bytes} bytes were left over after its arguments: the procedure takes other types"
-                );
-                return request.refuse(Status::Surplus, &text);
+            Ok(Ok(None)) => return request.go_on(Task(cell)),
+            Ok(Ok(Some(Err(why)))) => unencodable(&why),
+            Ok(Err(why)) => undecodable(why),
+            Err(panic) => {
+                // What is left of the future may panic once more as it goes.
+                let _ = catch_unwind(AssertUnwindSafe(|| cell.as_mut().as_mut().set(None)));
+                (Status::Panicked, panic_text(&*panic))
             }
         };
-        let mut cell = take_cell::<Fut>(self.cell);
-        let polled = caller::enter(request.binding(), request.deadline(), || {
-            catch_unwind(AssertUnwindSafe(|| {
-                let future = (self.call)(arguments);
-                cell.as_mut().as_mut().set(Some(future));
-                let future = cell.as_mut().as_mut().as_pin_mut().expect("just set");
-                future.poll(&mut Context::from_waker(Waker::noop()))
-            }))
-        });
-        match polled {
-            Ok(Poll::Pending) => return request.go_on(Task(cell)),
-            Ok(Poll::Ready(value)) => reply(request, &value),
-            Err(panic) => request.refuse(Status::Panicked, &panic_text(&*panic)),
-        }
-        // The future's end is the user's code as well.
-        if catch_unwind(AssertUnwindSafe(|| cell.as_mut().as_mut().set(None))).is_ok() {
-            put_cell(self.cell, cell);
-        }
+        request.refuse(status, &text);
     }
+}
+
+#[cold]
+fn undecodable(why: Undecodable) -> (Status, String) {
+    match why {
+        Undecodable::Malformed(why) => (
+            Status::Undecodable,
+            format!("its arguments could not be decoded: {why}"),
+        ),
+        Undecodable::Surplus(bytes) => (
+            Status::Surplus,
+            format!(
+                "{bytes} bytes were left over after its arguments: the procedure takes other types"
+            ),
+        ),
+    }
+}
+
+#[cold]
+fn unencodable(why: &str) -> (Status, String) {
+    let text = format!("its result could not be encoded: {why}");
+    (Status::Unencodable, text)
 }
 
 /// A handler that was not done at its first poll. Ends in a body, or in a status and its text.
@@ -186,30 +207,18 @@ impl<Fut: Future<Output: Serialize>> Future for Task<Fut> {
             .as_mut()
             .as_pin_mut()
             .expect("polled after its end");
-        match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(value)) => Poll::Ready(encode_reply(&value)),
-            Err(panic) => Poll::Ready(Err((Status::Panicked, panic_text(&*panic)))),
-        }
-    }
-}
-
-fn reply<T: Serialize>(request: Request, value: &T) {
-    match encode_reply(value) {
-        Ok(body) => request.reply(body),
-        Err((status, text)) => request.refuse(status, &text),
-    }
-}
-
-fn encode_reply<T: Serialize>(value: &T) -> Result<Body, (Status, String)> {
-    // A `Serialize` of the user's may panic, too.
-    match catch_unwind(AssertUnwindSafe(|| wire::encode(value))) {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(why)) => Err((
-            Status::Unencodable,
-            format!("its result could not be encoded: {why}"),
-        )),
-        Err(panic) => Err((Status::Panicked, panic_text(&*panic))),
+        let mut body = Body::EMPTY;
+        let run = || {
+            let polled = future.poll(cx);
+            polled.map(|value| wire::encode(&value, &mut body))
+        };
+        let (status, text) = match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(Ok(()))) => return Poll::Ready(Ok(body)),
+            Ok(Poll::Ready(Err(why))) => unencodable(&why),
+            Err(panic) => (Status::Panicked, panic_text(&*panic)),
+        };
+        Poll::Ready(Err((status, text)))
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
-use urpc_channel::{Body, Kind, Message};
+use urpc_channel::{Body, Head, Kind, Message};
 use urpc_executor::JoinHandle;
 
 use crate::binding::Binding;
@@ -31,7 +31,6 @@ pub(crate) struct Serving {
     calls: Box<[Incoming]>,
     /// Written under the receiving end's lock only.
     begun: AtomicU64,
-    ended: AtomicU64,
 }
 
 impl Serving {
@@ -44,7 +43,6 @@ impl Serving {
         Self {
             calls: (0..calls).map(new).collect(),
             begun: AtomicU64::new(0),
-            ended: AtomicU64::new(0),
         }
     }
 
@@ -68,11 +66,11 @@ impl Serving {
         true
     }
 
-    /// Its answer is about to be sent. See [`Binding::end_call`].
+    /// Its answer is about to be sent.
+    #[inline]
     pub(crate) fn end(&self, id: u32) {
         if let Some(entry) = self.entry(id) {
             entry.word.store(0, Ordering::Release);
-            self.ended.fetch_add(1, Ordering::SeqCst);
         }
     }
 
@@ -113,12 +111,6 @@ impl Serving {
         }
     }
 
-    /// Calls that have no answer yet.
-    pub(crate) fn live(&self) -> u64 {
-        let ended = self.ended.load(Ordering::SeqCst);
-        self.begun.load(Ordering::Relaxed).saturating_sub(ended)
-    }
-
     /// Calls received so far.
     pub(crate) fn count(&self) -> u64 {
         self.begun.load(Ordering::Relaxed)
@@ -139,17 +131,26 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A request that was received, and waits for the end of that.
+pub(crate) struct Waiting {
+    pub(crate) id: u32,
+    pub(crate) procedure: u16,
+    pub(crate) deadline_ms: u32,
+    pub(crate) body: Body,
+}
+
 /// A request on its way to its handler. It is answered by the method that consumes it.
 pub(crate) struct Request<'a> {
     binding: &'a Arc<Binding>,
-    message: Message,
+    message: &'a mut Waiting,
     deadline: Nanos,
 }
 
 impl<'a> Request<'a> {
-    /// Takes up a message for which [`Serving::begin`] was true. `None` if it was answered at once,
+    /// Takes up a request for which [`Serving::begin`] was true. `None` if it was answered at once,
     /// since its caller is gone or its time is over.
-    pub(crate) fn take_up(binding: &'a Arc<Binding>, message: Message) -> Option<Self> {
+    #[inline]
+    pub(crate) fn take_up(binding: &'a Arc<Binding>, message: &'a mut Waiting) -> Option<Self> {
         let mut deadline = Nanos::NEVER;
         let mut late = false;
         if message.deadline_ms != 0 {
@@ -162,22 +163,15 @@ impl<'a> Request<'a> {
             message,
             deadline,
         };
-        let refusal = if late {
-            Some((
-                Status::NotStarted,
-                "its deadline passed before it was begun",
-            ))
+        let (status, text) = if late {
+            let text = "its deadline passed before it was begun";
+            (Status::NotStarted, text)
         } else if binding.serving.is_cancelled(request.message.id) {
-            Some((
-                Status::NotStarted,
-                "its caller gave it up before it was begun",
-            ))
-        } else if binding.node.is_draining(binding) {
-            Some((Status::ShuttingDown, "the server is shutting down"))
+            let text = "its caller gave it up before it was begun";
+            (Status::NotStarted, text)
+        } else if binding.draining.load(Ordering::Relaxed) {
+            (Status::ShuttingDown, "the server is shutting down")
         } else {
-            None
-        };
-        let Some((status, text)) = refusal else {
             return Some(request);
         };
         request.refuse(status, text);
@@ -197,21 +191,30 @@ impl<'a> Request<'a> {
     }
 
     /// Decodes the arguments, and lets the peer have their room back.
+    #[inline]
     pub(crate) fn decode<T: DeserializeOwned>(&mut self) -> Result<T, Undecodable> {
-        let body = std::mem::replace(&mut self.message.body, Body::EMPTY);
-        let decoded = wire::decode(body.as_slice());
-        self.binding.release(body);
+        let decoded = wire::decode(self.message.body.as_slice());
+        self.release();
         decoded
     }
 
-    pub(crate) fn reply(self, body: Body) {
-        answer(self.binding, self.message.id, Ok(body));
+    #[inline]
+    fn release(&mut self) {
+        if self.message.body.window_bytes() != 0 {
+            let body = std::mem::replace(&mut self.message.body, Body::EMPTY);
+            self.binding.channel.freed(body.window_bytes());
+        }
     }
 
-    pub(crate) fn refuse(self, status: Status, text: &str) {
-        let body = self.message.body;
-        self.binding.release(body);
-        answer(self.binding, self.message.id, Err((status, text)));
+    #[inline]
+    pub(crate) fn reply(self, body: &mut Body) {
+        answer(self.binding, self.message.id, body);
+    }
+
+    #[cold]
+    pub(crate) fn refuse(mut self, status: Status, text: &str) {
+        self.release();
+        fail(self.binding, self.message.id, status, text);
     }
 
     /// The handler was not done at its first poll: from now on it is a task.
@@ -234,8 +237,8 @@ impl<'a> Request<'a> {
             let result = within.await;
             served.answered = true;
             match result {
-                Ok(body) => answer(&served.binding, id, Ok(body)),
-                Err((status, text)) => answer(&served.binding, id, Err((status, &text))),
+                Ok(mut body) => answer(&served.binding, id, &mut body),
+                Err((status, text)) => fail(&served.binding, id, status, &text),
             }
         };
         if let Some(task) = self.binding.node.spawn_eager(task) {
@@ -254,38 +257,53 @@ struct Served {
 impl Drop for Served {
     fn drop(&mut self) {
         if !self.answered {
-            let why = (Status::Abandoned, "its task was dropped by the server");
-            answer(&self.binding, self.id, Err(why));
+            let why = "its task was dropped by the server";
+            fail(&self.binding, self.id, Status::Abandoned, why);
         }
     }
 }
 
-/// The one answer of call `id`.
-fn answer(binding: &Arc<Binding>, id: u32, result: Result<Body, (Status, &str)>) {
-    let max = binding.limits.max_payload;
-    let (kind, procedure, body) = match result {
-        Ok(body) if body.as_slice().len() <= max as usize => (Kind::Reply, 0, body),
-        Ok(body) => {
-            let text = format!(
-                "its reply has {} bytes, and no more than {max} can cross at once",
-                body.as_slice().len()
-            );
-            let body = Body::from_slice(text.as_bytes());
-            (Kind::Failed, Status::ReplyTooLarge as u16, body)
-        }
-        Err((status, text)) => {
-            let shown = &text.as_bytes()[..text.len().min(MAX_TEXT)];
-            (Kind::Failed, status as u16, Body::from_slice(shown))
-        }
-    };
-    let message = Message {
-        kind,
+/// The one answer of call `id`: its result.
+#[inline]
+fn answer(binding: &Arc<Binding>, id: u32, body: &mut Body) {
+    let head = Head {
+        kind: Kind::Reply,
         id,
-        procedure,
+        procedure: 0,
         deadline_ms: 0,
-        body,
     };
-    if binding.try_reserve(&message.body) {
+    if let Body::Inline(_) = body {
+        binding.end_call(id);
+        if binding.channel.post(head, body) {
+            return;
+        }
+    }
+    answer_large(binding, head.with(body.take()));
+}
+
+/// The one answer of call `id`: why there is no result.
+#[cold]
+fn fail(binding: &Arc<Binding>, id: u32, status: Status, text: &str) {
+    let shown = &text.as_bytes()[..text.len().min(MAX_TEXT)];
+    let message = Message {
+        kind: Kind::Failed,
+        id,
+        procedure: status as u16,
+        deadline_ms: 0,
+        body: Body::from_slice(shown),
+    };
+    answer_large(binding, message);
+}
+
+/// Sends an answer that needs room in the window.
+fn answer_large(binding: &Arc<Binding>, message: Message) {
+    let (id, bytes) = (message.id, message.body.window_bytes());
+    let max = binding.limits.max_payload;
+    if bytes > max as usize {
+        let text = format!("its reply has {bytes} bytes, and no more than {max} can cross at once");
+        return fail(binding, id, Status::ReplyTooLarge, &text);
+    }
+    if binding.try_reserve(bytes) {
         binding.end_call(id);
         binding.send(message);
         return;
@@ -294,12 +312,7 @@ fn answer(binding: &Arc<Binding>, id: u32, result: Result<Body, (Status, &str)>)
     let binding = Arc::clone(binding);
     let node = Arc::clone(&binding.node);
     drop(node.spawn(async move {
-        if binding
-            .channel
-            .reserve(message.body.window_bytes())
-            .await
-            .is_ok()
-        {
+        if binding.channel.reserve(bytes).await.is_ok() {
             binding.end_call(id);
             binding.send(message);
         }

@@ -10,16 +10,22 @@ use urpc_channel::Body;
 
 use crate::error::{CallError, CallErrorKind, Executed};
 
-/// Encodes `value`; a small one without allocating.
-pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Body, String> {
-    let mut small = [0; urpc_channel::layout::INLINE];
-    match postcard::to_slice(value, &mut small) {
-        Ok(used) => Ok(Body::from_slice(used)),
-        Err(postcard::Error::SerializeBufferFull) => postcard::to_allocvec(value)
-            .map(Body::from_vec)
-            .map_err(|error| error.to_string()),
+/// Encodes `value` as `body`; a small one without allocating.
+#[inline]
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, body: &mut Body) -> Result<(), String> {
+    let small = body.write(|buffer| postcard::to_slice(value, buffer).map(|used| used.len()));
+    match small {
+        Ok(()) => Ok(()),
+        Err(postcard::Error::SerializeBufferFull) => encode_large(value, body),
         Err(error) => Err(error.to_string()),
     }
+}
+
+#[cold]
+fn encode_large<T: Serialize + ?Sized>(value: &T, body: &mut Body) -> Result<(), String> {
+    let bytes = postcard::to_allocvec(value).map_err(|error| error.to_string())?;
+    *body = Body::from_vec(bytes);
+    Ok(())
 }
 
 /// Why bytes are not a value.
@@ -30,6 +36,7 @@ pub(crate) enum Undecodable {
 }
 
 /// Decodes all of `bytes`.
+#[inline]
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Undecodable> {
     match postcard::take_from_bytes(bytes) {
         Ok((value, [])) => Ok(value),
@@ -164,11 +171,12 @@ mod tests {
 
     #[test]
     fn what_is_encoded_is_decoded_and_surplus_is_counted() {
-        let body = encode(&(2i64, "three")).unwrap();
+        let mut body = Body::EMPTY;
+        encode(&(2i64, "three"), &mut body).unwrap();
         assert_eq!(decode(body.as_slice()), Ok((2i64, "three".to_string())));
         assert_eq!(decode::<i64>(body.as_slice()), Err(Undecodable::Surplus(6)));
-        let large = encode(&vec![7u8; 1000]).unwrap();
-        assert_eq!(decode(large.as_slice()), Ok(vec![7u8; 1000]));
+        encode(&vec![7u8; 1000], &mut body).unwrap();
+        assert_eq!(decode(body.as_slice()), Ok(vec![7u8; 1000]));
     }
 
     #[test]

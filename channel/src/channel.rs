@@ -13,10 +13,9 @@
 //! A thread that is no worker does 2. and `flush` after sending.
 
 use crate::fate::{Closed, Fate};
-use crate::frame::Head;
 use crate::incoming::Incoming;
 use crate::layout::{BLOCKED_AT, CONSUMED_AT, FREED_AT, INLINE};
-use crate::message::{Body, Inline, Kind, Message};
+use crate::message::{Body, Head, Inline, Kind, Message};
 use crate::outbox::{Inbox, Outbox};
 use crate::outgoing::{Item, Outgoing, Sent, Wire};
 use crate::ring::Words;
@@ -44,6 +43,15 @@ impl Default for Limits {
             max_payload: 4 << 20,
         }
     }
+}
+
+/// What there is to do at a channel, by one look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Glance {
+    /// [`Channel::receive`] has something, or another thread is just receiving it.
+    pub incoming: bool,
+    /// Something waits for a [`flush`](Channel::flush), or for [`refresh_window`](Channel::refresh_window).
+    pub chores: bool,
 }
 
 /// Why a message was not sent.
@@ -156,19 +164,29 @@ impl Channel {
     /// # Errors
     /// Gives the message back. Bytes reserved for it stay reserved ([`Channel::unreserve`]). When it does not
     /// fail, whoever [closed](Channel::close) the channel meanwhile sees all that this thread did before.
-    #[inline]
     pub fn send(&self, message: Message) -> Result<Sent, SendError> {
+        if self.post(message.head(), &message.body) {
+            return Ok(Sent::Published);
+        }
         self.put(message, true)
     }
 
     /// Like [`send`](Channel::send), but leaves the ring to the next [`flush`](Channel::flush) (or to the
     /// next `send` that finds the end free): many messages then cross with one lock and without stalls.
-    #[inline]
     pub fn stage(&self, message: Message) -> Result<Sent, SendError> {
         self.put(message, false)
     }
 
-    #[inline(always)]
+    /// Sends a small call or answer where that takes nothing but a free slot: then the body is copied into the
+    /// ring from where it is. False if not, for whatever reason: then [`send`](Channel::send) it.
+    #[inline]
+    pub fn post(&self, head: Head, body: &Body) -> bool {
+        if let (Body::Inline(body), Kind::Call | Kind::Reply | Kind::Failed) = (body, head.kind) {
+            return !self.forked() && self.outgoing.0.post(&self.wire(), &head, body);
+        }
+        false
+    }
+
     fn put(&self, mut message: Message, at_once: bool) -> Result<Sent, SendError> {
         if self.forked() {
             return Err(SendError(message, Why::Forked));
@@ -193,13 +211,8 @@ impl Channel {
                 spent = len;
             }
         }
-        let put = if at_once {
-            self.outgoing.0.send(&self.wire(), message)
-        } else {
-            self.outgoing
-                .0
-                .submit(&self.wire(), Item::Message(message), false)
-        };
+        let outgoing = &self.outgoing.0;
+        let put = outgoing.submit(&self.wire(), Item::Message(message), at_once);
         put.map_err(|item| {
             if spent != 0 {
                 self.window.0.unspend(spent);
@@ -235,6 +248,12 @@ impl Channel {
         self.outgoing.0.backlog()
     }
 
+    /// How many answers have been taken for sending, ever. One that another thread has just handed over may
+    /// not be counted yet.
+    pub fn answers(&self) -> u64 {
+        self.outgoing.0.answers()
+    }
+
     /// Hands up to `max` whole messages to `sink` and then tells the peer, once, that their slots are free.
     /// Returns how many; 0 also if another thread is receiving. Stops after one lap of the ring at most, so a
     /// full batch says nothing about what is left. `sink` runs under the end's lock: it must be short, and
@@ -249,10 +268,11 @@ impl Channel {
         if self.forked() {
             return Err(Violation::Forked);
         }
-        let mut received = self.fate.violation().map_or(Ok(0), Err);
-        if received.is_ok() {
-            received = self.incoming.0.receive(&self.own, &self.peer, max, sink);
-        }
+        let received = if self.fate.is_condemned() {
+            self.fate.violation().map_or(Ok(0), Err)
+        } else {
+            self.incoming.0.receive(&self.own, &self.peer, max, sink)
+        };
         received.inspect_err(|violation| self.give_up(*violation))
     }
 
@@ -263,16 +283,25 @@ impl Channel {
         self.close();
     }
 
-    /// Whether [`receive`](Channel::receive) has something: one relaxed look at the next slot, and nothing is
-    /// written. May say yes while another thread is just receiving it.
-    #[inline]
+    /// Whether [`receive`](Channel::receive) has something. May say yes while another thread is just
+    /// receiving it.
     pub fn has_incoming(&self) -> bool {
+        self.glance().incoming
+    }
+
+    /// What a scan finds here: a look at the next slot and at a few words of our own, and nothing is written.
+    #[inline]
+    pub fn glance(&self) -> Glance {
         if self.forked() {
-            return false;
+            return Glance::default();
         }
-        match self.fate.violation() {
-            None => self.incoming.0.has_more(&self.peer),
-            Some(_) => self.fate.has_news(),
+        Glance {
+            incoming: if self.fate.is_condemned() {
+                self.fate.has_news()
+            } else {
+                self.incoming.0.has_more(&self.peer)
+            },
+            chores: self.outgoing.0.is_staged() || self.window.0.is_awaited(),
         }
     }
 

@@ -1,65 +1,185 @@
 //! The private end of a ring: state that one thread at a time may use, behind a lock that never waits.
 //!
-//! The lock lives in this process's own memory, so no peer can hold it (R6). Taking it is one locked
-//! instruction; letting go is a plain store, because a locked instruction right after a ring store would
-//! wait until that store has got its cache line. What that costs is said at [`crate::outgoing`].
+//! The lock lives in this process's own memory, so no peer can hold it (R6). What a busy holder costs the
+//! others is said at [`crate::outgoing`].
+//!
+//! A locked instruction right after a ring store would wait until that store has got its cache line. So
+//! letting go is a plain store, and taking is one too, for the *owner*: the thread that took the end many
+//! times in a row, which is the only worker of most processes. Whoever else wants the end first ends the
+//! ownership, and has the kernel put a fence into the owner's thread (`membarrier`), which has none itself:
+//!
+//! | the owner, each time | another thread, once |
+//! | --- | --- |
+//! | `inside` = true | `owner` = none |
+//! | (no instruction) | `membarrier` |
+//! | still the owner? else not inside | is the owner `inside`? then the end is taken |
+//!
+//! One of the two sees the other's store. Loom checks this as `an_end_has_one_holder`, with fences for both.
 
 use std::ops::{Deref, DerefMut};
 
-use crate::sync::{AtomicBool, Ordering, UnsafeCell, seq_cst_access};
+use crate::sync::{
+    AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell, fence, fence_everywhere, has_fences,
+    light_fence, seq_cst_access, this_thread,
+};
+
+/// No thread has this number.
+const NONE: u64 = 0;
+/// So often in a row has a thread taken an end when it first becomes its owner …
+const FIRST: u32 = if cfg!(urpc_loom) { 1 } else { 64 };
+/// … and so many times as often each time that another thread has wanted the end: where threads take
+/// turns, there soon is no owner any more.
+const GROWTH: u32 = 8;
 
 #[derive(Debug)]
 pub(crate) struct End<T> {
+    /// The thread that may take the end without `taken`. Written under `taken`.
+    owner: AtomicU64,
+    /// The owner has the end, or the thread that just was it.
+    inside: AtomicBool,
+    /// Another thread has the end.
     taken: AtomicBool,
-    inside: UnsafeCell<T>,
+    /// Who took it last, how often in a row, and how often makes an owner. Used under `taken`.
+    last: AtomicU64,
+    turns: AtomicU32,
+    enough: AtomicU32,
+    state: UnsafeCell<T>,
 }
 
-// SAFETY: `inside` is reached only through `Held`, of which `taken` lets one exist at a time; so sharing
-// an `End` never does more than move a `T` between threads.
+// SAFETY: `state` is reached only through `Held`, of which `owner`, `inside` and `taken` let one exist at a
+// time; so sharing an `End` never does more than move a `T` between threads.
 unsafe impl<T: Send> Sync for End<T> {}
 
 /// An end, taken. Dropping it lets go, with nothing but a store.
-pub(crate) struct Held<'a, T>(&'a End<T>);
+pub(crate) struct Held<'a, T> {
+    end: &'a End<T>,
+    as_owner: bool,
+}
 
 impl<T> End<T> {
-    pub(crate) fn new(inside: T) -> Self {
+    pub(crate) fn new(state: T) -> Self {
         End {
+            owner: AtomicU64::new(NONE),
+            inside: AtomicBool::new(false),
             taken: AtomicBool::new(false),
-            inside: UnsafeCell::new(inside),
+            last: AtomicU64::new(NONE),
+            turns: AtomicU32::new(0),
+            enough: AtomicU32::new(FIRST),
+            state: UnsafeCell::new(state),
         }
     }
 
-    /// Free → taken. `None` if some thread has it; never waits, never tries twice.
-    #[inline]
+    /// Free → taken. `None` if some thread has it; never waits.
+    #[inline(always)]
     pub(crate) fn try_take(&self) -> Option<Held<'_, T>> {
-        if self.taken.load(Ordering::Relaxed) {
-            return None; // without dragging the holder's cache line away
+        let me = this_thread();
+        if self.owner.load(Ordering::Relaxed) != me {
+            return self.take(me);
         }
-        // Acquire pairs with the Release in `Held::drop`; SeqCst is for `pass`. A failure leaves no store.
-        let free = self
-            .taken
-            .compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed);
-        free.ok()?;
-        seq_cst_access();
-        Some(Held(self))
+        if self.inside.load(Ordering::Relaxed) {
+            return None; // this thread has it already, further up its stack
+        }
+        self.inside.store(true, Ordering::Relaxed);
+        // Pairs with `fence_everywhere` in `disown`.
+        light_fence();
+        if self.owner.load(Ordering::Relaxed) == me {
+            let as_owner = true;
+            return Some(Held {
+                end: self,
+                as_owner,
+            });
+        }
+        self.inside.store(false, Ordering::Release);
+        // Pairs with the fence in `take`: the thread that found us inside sees that we left, or we find that
+        // it let go.
+        fence(Ordering::SeqCst);
+        self.take(me)
+    }
+
+    /// Takes the end as any thread can.
+    #[cold]
+    fn take(&self, me: u64) -> Option<Held<'_, T>> {
+        loop {
+            if self.taken.load(Ordering::Relaxed) {
+                return None; // without dragging the holder's cache line away
+            }
+            // Acquire pairs with the Release in `Held::drop`; SeqCst is for `pass`. A failure leaves no store.
+            let free =
+                self.taken
+                    .compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed);
+            free.ok()?;
+            seq_cst_access();
+            if self.owner.load(Ordering::Relaxed) != NONE {
+                self.disown();
+            }
+            // Acquire pairs with the Release in `Held::drop` of an owner.
+            if !self.inside.load(Ordering::Acquire) {
+                self.count(me);
+                let as_owner = false;
+                return Some(Held {
+                    end: self,
+                    as_owner,
+                });
+            }
+            self.taken.store(false, Ordering::Release);
+            // Whoever was inside may have found the end taken by us meanwhile. After the two fences (the other
+            // is in `hand_over`, or in `try_take`) one of us has it.
+            fence(Ordering::SeqCst);
+            if self.inside.load(Ordering::Relaxed) {
+                return None;
+            }
+        }
+    }
+
+    /// Ends the ownership. Called under `taken`; the owner may still be inside afterwards.
+    fn disown(&self) {
+        self.owner.store(NONE, Ordering::Relaxed);
+        let enough = self.enough.load(Ordering::Relaxed);
+        self.enough
+            .store(enough.saturating_mul(GROWTH), Ordering::Relaxed);
+        self.turns.store(0, Ordering::Relaxed);
+        fence_everywhere();
+    }
+
+    /// Notes who took the end, and makes it the owner if that was often enough. Called under `taken`.
+    fn count(&self, me: u64) {
+        let again = self.last.load(Ordering::Relaxed) == me;
+        let turns = self.turns.load(Ordering::Relaxed).saturating_add(1);
+        let turns = if again { turns } else { 1 };
+        self.last.store(me, Ordering::Relaxed);
+        self.turns.store(turns, Ordering::Relaxed);
+        let enough = self.enough.load(Ordering::Relaxed);
+        if turns >= enough && enough < u32::MAX && has_fences() {
+            // From the next time on: the Release in `Held::drop` shows it to whoever takes the end before.
+            self.owner.store(me, Ordering::Relaxed);
+        }
     }
 
     /// Orders the caller behind every `try_take` whose thread did not yet see, with a SeqCst load, what the
     /// caller stored before with SeqCst: what that thread did before it took the end is visible afterwards.
     ///
     /// Its load missed our store, so it comes before that in the order of all SeqCst operations, and with it
-    /// the exchange in `try_take`; so this load reads what the exchange, or somebody later, left here.
+    /// the exchange in `take`; so this load reads what the exchange, or somebody later, left here. For an
+    /// owner, which has no exchange, the fence in its thread does the same.
     pub(crate) fn pass(&self) {
+        if has_fences() {
+            fence_everywhere();
+        }
         self.taken.load(Ordering::SeqCst);
         seq_cst_access();
     }
 }
 
 impl<T> Drop for Held<'_, T> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        // Pairs with the exchange in `try_take`: the next holder sees all that we did inside.
-        self.0.taken.store(false, Ordering::Release);
+        let mark = if self.as_owner {
+            &self.end.inside
+        } else {
+            &self.end.taken
+        };
+        // Pairs with the exchange and the look at `inside` in `take`: the next holder sees all that we did.
+        mark.store(false, Ordering::Release);
     }
 }
 
@@ -69,7 +189,7 @@ impl<T> Deref for Held<'_, T> {
     fn deref(&self) -> &T {
         // SAFETY: only `try_take` makes a `Held`, and not while another lives; the borrow of `self`
         // keeps `deref_mut` away.
-        unsafe { &*self.0.inside.get() }
+        unsafe { &*self.end.state.get() }
     }
 }
 
@@ -77,7 +197,7 @@ impl<T> DerefMut for Held<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as in `deref`; and `self` is borrowed mutably, so this is the only reference.
-        unsafe { &mut *self.0.inside.get() }
+        unsafe { &mut *self.end.state.get() }
     }
 }
 
@@ -93,5 +213,71 @@ mod tests {
         assert!(end.try_take().is_none());
         drop(held);
         assert_eq!(end.try_take().as_deref(), Some(&2));
+    }
+
+    #[test]
+    fn an_owner_cannot_take_its_end_twice_and_another_thread_ends_its_ownership() {
+        let end = End::new(0);
+        for _ in 0..2 * FIRST {
+            *end.try_take().expect("nobody else wants it") += 1;
+        }
+        assert_eq!(end.owner.load(Ordering::Relaxed) != NONE, has_fences());
+        let held = end.try_take().expect("nobody else wants it");
+        assert!(end.try_take().is_none());
+        let other = || std::thread::scope(|s| s.spawn(|| end.try_take().is_some()).join());
+        assert!(!other().expect("no panic"), "it is taken");
+        drop(held);
+        assert!(other().expect("no panic"), "it is free");
+        assert_eq!(end.owner.load(Ordering::Relaxed), NONE);
+    }
+
+    #[test]
+    fn threads_that_contend_and_pause_lose_no_turn() {
+        let end = End::new(0u64);
+        let taken: u64 = std::thread::scope(|s| {
+            let worker = |pause: u32| {
+                let end = &end;
+                s.spawn(move || {
+                    let mut taken = 0;
+                    for i in 0..100_000u32 {
+                        if let Some(mut held) = end.try_take() {
+                            *held += 1;
+                            taken += 1;
+                        }
+                        if i % pause == 0 {
+                            std::thread::yield_now();
+                        }
+                    }
+                    taken
+                })
+            };
+            let workers = [7, 1000, 30_000].map(worker);
+            workers.map(|w| w.join().expect("no panic")).iter().sum()
+        });
+        assert_eq!(end.try_take().as_deref(), Some(&taken));
+    }
+}
+
+#[cfg(all(test, urpc_loom))]
+mod loom_tests {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    #[test]
+    fn an_end_has_one_holder() {
+        loom::model(|| {
+            // Loom sees two that are in `state` at once, as it sees a `state` that is not yet visible.
+            let end = Arc::new(End::new(0));
+            *end.try_take().expect("new") += 1; // this thread owns it now
+            let other = thread::spawn({
+                let end = end.clone();
+                move || end.try_take().map(|mut held| *held += 1).is_some()
+            });
+            let mine = end.try_take().map(|mut held| *held += 1).is_some();
+            let theirs = other.join().expect("no panic");
+            let taken = 1 + i32::from(mine) + i32::from(theirs);
+            assert_eq!(end.try_take().as_deref(), Some(&taken));
+        });
     }
 }

@@ -63,6 +63,10 @@ impl Fate {
     }
 
     #[inline(always)]
+    pub(crate) fn is_condemned(&self) -> bool {
+        self.violation.get().is_some()
+    }
+
     pub(crate) fn violation(&self) -> Option<Violation> {
         self.violation.get().copied()
     }

@@ -4,7 +4,7 @@
 //! be checked without knowing what came before; the rest is `incoming`'s.
 
 use crate::layout::{INLINE, LINE, PIECE};
-use crate::message::{Body, Inline, Kind, Message};
+use crate::message::{Body, Head, Inline, Kind, Message, Payload};
 use crate::ring::Slot;
 use crate::violation::Violation;
 
@@ -15,24 +15,18 @@ const FIRST: u8 = 0x80;
 const MORE: u8 = 0x40;
 const ABORT: u8 = 0xc0;
 
-fn code(kind: Kind) -> u8 {
-    match kind {
-        Kind::Call => 1,
-        Kind::Reply => 2,
-        Kind::Failed => 3,
-        Kind::Cancel => 4,
-        Kind::Goodbye => 5,
-        Kind::Aborted => ABORT | 1,
-    }
-}
-
-/// A message without its body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Head {
-    pub(crate) kind: Kind,
-    pub(crate) id: u32,
-    pub(crate) procedure: u16,
-    pub(crate) deadline_ms: u32,
+/// The kinds that are sent, as the lower bits of the kind byte say them.
+#[inline(always)]
+fn kind(code: u8) -> Option<Kind> {
+    [
+        Kind::Call,
+        Kind::Reply,
+        Kind::Failed,
+        Kind::Cancel,
+        Kind::Goodbye,
+    ]
+    .into_iter()
+    .find(|kind| *kind as u8 == code)
 }
 
 /// Some bytes of a large message, and where they lie in the arena.
@@ -60,19 +54,14 @@ pub(crate) enum Frame {
 #[inline(always)]
 fn head_words(head: &Head, part: u8, len: u8) -> (u32, u64) {
     let tag =
-        u32::from(code(head.kind) | part) | u32::from(len) << 8 | u32::from(head.procedure) << 16;
+        u32::from(head.kind as u8 | part) | u32::from(len) << 8 | u32::from(head.procedure) << 16;
     (tag, u64::from(head.id) | u64::from(head.deadline_ms) << 32)
 }
 
-/// The slot of a message that carries its bytes itself.
+/// The tag and the second word of a message that carries its bytes, `len` of them, itself.
 #[inline(always)]
-pub(crate) fn whole(head: &Head, body: &Inline) -> Slot {
-    let (tag, word) = head_words(head, WHOLE, body.as_bytes().len() as u8);
-    let [a, b, c, d, e, f] = body.words();
-    Slot {
-        tag,
-        words: [word, a, b, c, d, e, f],
-    }
+pub(crate) fn whole(head: &Head, len: u8) -> (u32, u64) {
+    head_words(head, WHOLE, len)
 }
 
 /// The slot of a piece.
@@ -83,7 +72,8 @@ pub(crate) fn piece(piece: &Piece) -> Slot {
     let share = u64::from(piece.total) | u64::from(piece.position) << 32;
     Slot {
         tag,
-        words: [word, place, share, 0, 0, 0, 0],
+        word,
+        payload: Payload::of_words([place, share]),
     }
 }
 
@@ -98,61 +88,70 @@ pub(crate) fn abort(id: u32) -> Slot {
     let (tag, word) = head_words(&head, ABORT, 0);
     Slot {
         tag,
-        words: [word, 0, 0, 0, 0, 0, 0],
+        word,
+        payload: Payload::of_words([0, 0]),
     }
+}
+
+#[inline(always)]
+fn head(slot: &Slot, kind: Kind) -> Head {
+    let (id, deadline_ms) = halves(slot.word);
+    let procedure = (slot.tag >> 16) as u16;
+    Head {
+        kind,
+        id,
+        procedure,
+        deadline_ms,
+    }
+}
+
+/// The message that `slot` carries, if it carries a whole one.
+#[inline(always)]
+pub(crate) fn message(slot: &Slot) -> Option<Message> {
+    let [code, len, ..] = slot.tag.to_le_bytes();
+    let kind = kind(code)?;
+    if usize::from(len) > INLINE {
+        return None;
+    }
+    let body = Inline::of(slot.payload, len);
+    Some(head(slot, kind).with(Body::Inline(body)))
 }
 
 impl Frame {
     /// What `slot` says, if a peer that keeps the rules can say it.
-    #[inline(always)]
     pub(crate) fn parse(slot: &Slot, arena: u32, max_payload: u32) -> Result<Frame, Violation> {
+        if let Some(message) = message(slot) {
+            return Ok(Frame::Whole(message));
+        }
         let [code, len, ..] = slot.tag.to_le_bytes();
         let part = code & PART;
-        let kind = match code & !PART {
-            1 => Kind::Call,
-            2 if part != ABORT => Kind::Reply,
-            3 if part != ABORT => Kind::Failed,
-            4 if part == WHOLE => Kind::Cancel,
-            5 if part == WHOLE => Kind::Goodbye,
-            _ => return Err(Violation::UnknownKind(code)),
+        let kind = match kind(code & !PART) {
+            Some(Kind::Cancel | Kind::Goodbye) if part != WHOLE => None,
+            Some(Kind::Reply | Kind::Failed) if part == ABORT => None,
+            kind => kind,
         };
-        let [word, payload @ ..] = slot.words;
-        let (id, deadline_ms) = halves(word);
-        let head = Head {
-            kind,
-            id,
-            procedure: (slot.tag >> 16) as u16,
-            deadline_ms,
-        };
-        if part == WHOLE {
-            if usize::from(len) > INLINE {
-                return Err(Violation::Length(len));
-            }
-            return Ok(Frame::Whole(
-                head.with(Body::Inline(Inline::from_words(&payload, len))),
-            ));
-        }
-        Frame::parse_part(head, part, len, &payload, arena, max_payload)
+        let head = head(slot, kind.ok_or(Violation::UnknownKind(code))?);
+        Frame::parse_part(head, part, len, &slot.payload, arena, max_payload)
     }
 
     /// What a slot says that is no whole message.
-    #[cold]
     fn parse_part(
         head: Head,
         part: u8,
         len: u8,
-        payload: &[u64; 6],
+        payload: &Payload,
         arena: u32,
         max_payload: u32,
     ) -> Result<Frame, Violation> {
         let id = head.id;
-        if len != 0 {
+        if part == WHOLE || len != 0 {
             return Err(Violation::Length(len));
         }
         if part == ABORT {
             return Ok(Frame::Abort { id });
         }
-        let ((offset, len), (total, position)) = (halves(payload[0]), halves(payload[1]));
+        let [place, share] = payload.words();
+        let ((offset, len), (total, position)) = (halves(place), halves(share));
         if total as usize <= INLINE || total > max_payload {
             return Err(Violation::Total {
                 total,
@@ -185,44 +184,6 @@ impl Frame {
     }
 }
 
-impl Head {
-    #[inline(always)]
-    pub(crate) fn with(self, body: Body) -> Message {
-        let Head {
-            kind,
-            id,
-            procedure,
-            deadline_ms,
-        } = self;
-        Message {
-            kind,
-            id,
-            procedure,
-            deadline_ms,
-            body,
-        }
-    }
-}
-
-impl Message {
-    #[inline(always)]
-    pub(crate) fn head(&self) -> Head {
-        let &Message {
-            kind,
-            id,
-            procedure,
-            deadline_ms,
-            ..
-        } = self;
-        Head {
-            kind,
-            id,
-            procedure,
-            deadline_ms,
-        }
-    }
-}
-
 #[inline(always)]
 fn halves(word: u64) -> (u32, u32) {
     (word as u32, (word >> 32) as u32)
@@ -249,7 +210,13 @@ mod tests {
         for len in 0..=48 {
             let body = Inline::new(&bytes[..len]).expect("short");
             let message = HEAD.with(Body::Inline(body));
-            assert_eq!(parse(whole(&HEAD, &body)), Ok(Frame::Whole(message)));
+            let (tag, word) = whole(&HEAD, len as u8);
+            let slot = Slot {
+                tag,
+                word,
+                payload: *body.payload(),
+            };
+            assert_eq!(parse(slot), Ok(Frame::Whole(message)));
         }
         for position in [0, 49] {
             let part = Piece {
@@ -279,7 +246,8 @@ mod tests {
             let near = |r: u64| ((r >> 40) % 70_000) & if r & 8 == 0 { !63 } else { !0 };
             let mut slot = Slot {
                 tag: next() as u32 & 0xffff_00ff,
-                words: [0; 7],
+                word: 0,
+                payload: Payload::of_words([0, 0]),
             };
             slot.tag |= if next() % 4 == 0 {
                 next() as u32 & 0xff00
@@ -287,7 +255,9 @@ mod tests {
                 0
             };
             slot.tag &= if next() % 2 == 0 { !0x3c } else { !0 }; // kinds that exist, half of the time
-            slot.words = std::array::from_fn(|_| near(next()) | near(next()) << 32);
+            let mut near = || near(next()) | near(next()) << 32;
+            slot.word = near();
+            slot.payload = Payload::of_words([near(), near()]);
             if let Ok(Frame::Piece(p)) = parse(slot) {
                 assert!(u64::from(p.offset) + u64::from(p.len) <= 65536 && p.len > 0);
                 assert!(p.position + p.len <= p.total && p.total <= 1 << 22);

@@ -7,10 +7,10 @@ use std::collections::HashMap;
 
 use crate::channel::Limits;
 use crate::end::End;
-use crate::frame::{Frame, Head, Piece};
+use crate::frame::{self, Frame, Piece};
 use crate::layout::{FREED_AT, Geometry};
-use crate::message::{Body, Kind, Message};
-use crate::ring::{Consumer, Words, is_published};
+use crate::message::{Body, Head, Kind, Message};
+use crate::ring::{Consumer, Slot, Words, is_published};
 use crate::sync::{AtomicU64, Ordering};
 use crate::violation::Violation;
 
@@ -84,16 +84,9 @@ impl Incoming {
             let Some(slot) = receiver.consumer.take(peer) else {
                 break;
             };
-            let message = match Frame::parse(&slot, self.geometry.arena, self.limits.max_payload) {
-                // At once, because moving a message about costs more than all else here.
-                Ok(Frame::Whole(message)) => {
-                    count += 1;
-                    sink(message);
-                    continue;
-                }
-                Ok(Frame::Piece(piece)) => self.add(receiver, own, peer, piece),
-                Ok(Frame::Abort { id }) => Ok(Some(receiver.abort(id, own))),
-                Err(violation) => Err(violation),
+            let message = match frame::message(&slot) {
+                Some(message) => Ok(Some(message)),
+                None => self.part(receiver, own, peer, &slot),
             };
             match message {
                 Ok(None) => {}
@@ -112,8 +105,23 @@ impl Incoming {
         result.map(|()| count)
     }
 
-    /// Adds a piece to its message, and returns that if it is whole now.
+    /// Takes a slot that is no whole message; returns one that is whole now.
     #[cold]
+    fn part(
+        &self,
+        receiver: &mut Receiver,
+        own: &impl Words,
+        peer: &impl Words,
+        slot: &Slot,
+    ) -> Result<Option<Message>, Violation> {
+        match Frame::parse(slot, self.geometry.arena, self.limits.max_payload)? {
+            Frame::Whole(message) => Ok(Some(message)),
+            Frame::Piece(piece) => self.add(receiver, own, peer, piece),
+            Frame::Abort { id } => Ok(Some(receiver.abort(id, own))),
+        }
+    }
+
+    /// Adds a piece to its message, and returns that if it is whole now.
     fn add(
         &self,
         receiver: &mut Receiver,
@@ -191,7 +199,6 @@ impl Incoming {
 
 impl Receiver {
     /// Drops what has come of call `id`. There may be nothing: then it was withdrawn before its first piece.
-    #[cold]
     fn abort(&mut self, id: u32, own: &impl Words) -> Message {
         if let Some(partial) = self.partials.remove(&(Kind::Call, id)) {
             own.add(FREED_AT, partial.total.into());

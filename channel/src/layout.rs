@@ -54,6 +54,8 @@ pub(crate) const RING_AT: usize = 4096;
 
 /// Bytes of payload that a slot carries itself; more lies in the arena.
 pub const INLINE: usize = 48;
+/// Where they begin in the slot.
+pub(crate) const PAYLOAD_AT: usize = LINE - INLINE;
 /// Bytes of one piece of a large message at most: bounds how long a copy keeps an end.
 pub const PIECE: u32 = 16 * 1024;
 

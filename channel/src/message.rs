@@ -7,9 +7,10 @@ use crate::layout::INLINE;
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[repr(u8)]
 pub enum Kind {
     /// A request; `id` is the caller's.
-    Call,
+    Call = 1,
     /// The answer to the peer's call `id`.
     Reply,
     /// An answer without a result: `procedure` carries a status, the body a text.
@@ -38,6 +39,59 @@ pub struct Message {
     pub body: Body,
 }
 
+/// A message without its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// What it is.
+    pub kind: Kind,
+    /// As [`Message::id`].
+    pub id: u32,
+    /// As [`Message::procedure`].
+    pub procedure: u16,
+    /// As [`Message::deadline_ms`].
+    pub deadline_ms: u32,
+}
+
+impl Head {
+    /// The message with this body.
+    #[inline(always)]
+    pub fn with(self, body: Body) -> Message {
+        let Head {
+            kind,
+            id,
+            procedure,
+            deadline_ms,
+        } = self;
+        Message {
+            kind,
+            id,
+            procedure,
+            deadline_ms,
+            body,
+        }
+    }
+}
+
+impl Message {
+    /// All but the body.
+    #[inline(always)]
+    pub fn head(&self) -> Head {
+        let &Message {
+            kind,
+            id,
+            procedure,
+            deadline_ms,
+            ..
+        } = self;
+        Head {
+            kind,
+            id,
+            procedure,
+            deadline_ms,
+        }
+    }
+}
+
 /// The bytes of a message: up to 48 travel in the slot itself, more through the arena.
 ///
 /// ```
@@ -56,16 +110,20 @@ pub enum Body {
 
 /// Up to 48 bytes, in place.
 #[derive(Clone, Copy)]
-#[repr(align(8))]
 pub struct Inline {
-    bytes: [u8; INLINE],
+    payload: Payload,
     len: u8,
 }
+
+/// The payload of a slot, in private memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(align(8))]
+pub(crate) struct Payload(pub(crate) [u8; INLINE]);
 
 impl Inline {
     /// No bytes.
     pub const EMPTY: Inline = Inline {
-        bytes: [0; INLINE],
+        payload: Payload([0; INLINE]),
         len: 0,
     };
 
@@ -73,7 +131,8 @@ impl Inline {
     #[inline]
     pub fn new(bytes: &[u8]) -> Option<Inline> {
         let mut inline = Inline::EMPTY;
-        inline.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        let place = inline.payload.0.get_mut(..bytes.len())?;
+        place.copy_from_slice(bytes);
         inline.len = bytes.len() as u8;
         Some(inline)
     }
@@ -81,26 +140,40 @@ impl Inline {
     /// The bytes.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len).min(INLINE)]
+        &self.payload.0[..usize::from(self.len).min(INLINE)]
     }
 
     /// `len` is at most 48; `frame` has checked it.
-    #[inline]
-    pub(crate) fn from_words(words: &[u64; INLINE / 8], len: u8) -> Inline {
-        let mut bytes = [0; INLINE];
-        for (eight, word) in bytes.chunks_exact_mut(8).zip(words) {
-            eight.copy_from_slice(&word.to_ne_bytes());
-        }
-        Inline { bytes, len }
+    #[inline(always)]
+    pub(crate) fn of(payload: Payload, len: u8) -> Inline {
+        Inline { payload, len }
     }
 
-    #[inline]
-    pub(crate) fn words(&self) -> [u64; INLINE / 8] {
-        let mut words = [0; INLINE / 8];
-        for (word, eight) in words.iter_mut().zip(self.bytes.as_chunks::<8>().0) {
-            *word = u64::from_ne_bytes(*eight);
+    #[inline(always)]
+    pub(crate) fn payload(&self) -> &Payload {
+        &self.payload
+    }
+
+    #[inline(always)]
+    pub(crate) fn len(&self) -> u8 {
+        self.len
+    }
+}
+
+impl Payload {
+    /// The first two words.
+    pub(crate) fn words(&self) -> [u64; 2] {
+        let word = |at: usize| u64::from_ne_bytes(std::array::from_fn(|i| self.0[at + i]));
+        [word(0), word(8)]
+    }
+
+    /// With these two words first, and zeros.
+    pub(crate) fn of_words(words: [u64; 2]) -> Payload {
+        let mut payload = Payload([0; INLINE]);
+        for (place, word) in payload.0.chunks_exact_mut(8).zip(words) {
+            place.copy_from_slice(&word.to_ne_bytes());
         }
-        words
+        payload
     }
 }
 
@@ -113,6 +186,29 @@ impl std::fmt::Debug for Inline {
 impl Body {
     /// No bytes.
     pub const EMPTY: Body = Body::Inline(Inline::EMPTY);
+
+    /// The body, of which this keeps nothing.
+    pub fn take(&mut self) -> Body {
+        std::mem::replace(self, Body::EMPTY)
+    }
+
+    /// Makes this a body of 48 bytes at most, which `write` fills where they are; it says how many count.
+    ///
+    /// # Errors
+    /// Those of `write`; what the body is then is unspecified.
+    #[inline]
+    pub fn write<E>(
+        &mut self,
+        write: impl FnOnce(&mut [u8; INLINE]) -> Result<usize, E>,
+    ) -> Result<(), E> {
+        if let Body::Heap(_) = self {
+            *self = Body::EMPTY;
+        }
+        if let Body::Inline(inline) = self {
+            inline.len = write(&mut inline.payload.0)?.min(INLINE) as u8;
+        }
+        Ok(())
+    }
 
     /// A copy of `bytes`; allocates only for more than 48.
     #[inline]

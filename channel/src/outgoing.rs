@@ -24,10 +24,10 @@ use std::collections::VecDeque;
 use crate::arena::Arena;
 use crate::end::{End, Held};
 use crate::fate::Fate;
-use crate::frame::{self, Head, Piece};
+use crate::frame::{self, Piece};
 use crate::layout::Geometry;
-use crate::message::{Body, Inline, Kind, Message};
-use crate::ring::{Producer, Words};
+use crate::message::{Body, Head, Inline, Kind, Message};
+use crate::ring::{Producer, Slot, Words};
 use crate::sync::{AtomicBool, AtomicU64, HandOver, Ordering, fence};
 use crate::violation::Violation;
 use crate::window::Window;
@@ -67,6 +67,8 @@ pub(crate) struct Outgoing {
     backlog: AtomicU64,
     /// Slots published. Written by the holder, for those who ask whether the peer has read them.
     published: AtomicU64,
+    /// Answers published or staged behind the lock. Written by the holder.
+    answers: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -79,6 +81,7 @@ struct Sender {
     small: VecDeque<Item>,
     large: VecDeque<Large>,
     goodbye: Option<Message>,
+    answers: u64,
 }
 
 #[derive(Debug)]
@@ -98,6 +101,7 @@ impl Outgoing {
             small: VecDeque::new(),
             large: VecDeque::new(),
             goodbye: None,
+            answers: 0,
         });
         let (waiting, published) = (AtomicBool::new(false), AtomicU64::new(0));
         let backlog = AtomicU64::new(0);
@@ -107,39 +111,37 @@ impl Outgoing {
             waiting,
             backlog,
             published,
+            answers: AtomicU64::new(0),
         }
     }
 
-    /// Sends, or stages if it cannot be sent now. Gives the message back if the channel is closed.
-    #[inline]
-    pub(crate) fn send(
+    /// Sends a small message if that can be done at once. False if not, for whatever reason: then
+    /// [`submit`](Self::submit) it.
+    #[inline(always)]
+    pub(crate) fn post(
         &self,
         wire: &Wire<'_, impl Words, impl Words>,
-        message: Message,
-    ) -> Result<Sent, Item> {
+        head: &Head,
+        body: &Inline,
+    ) -> bool {
         let Some(mut sender) = self.end.try_take() else {
-            return self.hand_over(wire, Item::Message(message));
+            return false;
         };
-        if wire.fate.is_closed() {
-            return Err(Item::Message(message));
-        }
-        if let (Body::Inline(body), Kind::Call | Kind::Reply | Kind::Failed) =
-            (&message.body, message.kind)
+        let at_once = !wire.fate.is_closed()
             && sender.small.is_empty()
             && self.handed.is_empty()
-            && sender.producer.has_room()
-        {
-            sender
-                .producer
-                .publish(wire.own, &frame::whole(&message.head(), body));
-            self.published
-                .store(sender.producer.next(), Ordering::Relaxed);
-            return Ok(Sent::Published);
+            && sender.producer.has_room();
+        if at_once {
+            let words = frame::whole(head, body.len());
+            sender.producer.publish(wire.own, words, body.payload());
+            sender.count(head.kind);
+            self.tell(&sender);
         }
-        Ok(self.work(sender, wire, Some(Item::Message(message))))
+        at_once
     }
 
-    /// Takes an item for a later flush, or for now if `at_once`.
+    /// Takes an item, for now if `at_once` and there is room, else for a later flush. Gives it back if the
+    /// channel is closed.
     pub(crate) fn submit(
         &self,
         wire: &Wire<'_, impl Words, impl Words>,
@@ -157,6 +159,7 @@ impl Outgoing {
         }
         sender.take_over(&self.handed);
         sender.stage(item);
+        self.tell(&sender);
         self.waiting.store(true, Ordering::Relaxed);
         Ok(Sent::Staged)
     }
@@ -202,8 +205,7 @@ impl Outgoing {
             sender.goodbye = None;
             true
         });
-        self.published
-            .store(sender.producer.next(), Ordering::Relaxed);
+        self.tell(&sender);
         self.waiting.store(!emptied, Ordering::Relaxed);
         self.backlog
             .store(sender.small.len() as u64, Ordering::Relaxed);
@@ -212,6 +214,14 @@ impl Outgoing {
         } else {
             Sent::Staged
         }
+    }
+
+    /// Says how far the holder has come.
+    #[inline(always)]
+    fn tell(&self, sender: &Sender) {
+        self.published
+            .store(sender.producer.next(), Ordering::Relaxed);
+        self.answers.store(sender.answers, Ordering::Relaxed);
     }
 
     /// Publishes what is staged, as far as there is room. False if some of it must wait for the peer.
@@ -240,6 +250,11 @@ impl Outgoing {
         self.backlog.load(Ordering::Relaxed)
     }
 
+    /// Answers taken, ever, but for those still being handed over.
+    pub(crate) fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
+    }
+
     /// Slots published, ever.
     pub(crate) fn published(&self) -> u64 {
         self.published.load(Ordering::Relaxed)
@@ -266,7 +281,15 @@ impl Sender {
         }
     }
 
+    #[inline(always)]
+    fn count(&mut self, kind: Kind) {
+        self.answers += u64::from(matches!(kind, Kind::Reply | Kind::Failed));
+    }
+
     fn stage(&mut self, item: Item) {
+        if let Item::Message(message) = &item {
+            self.count(message.kind);
+        }
         match item {
             Item::Message(message) if message.kind == Kind::Goodbye => self.goodbye = Some(message),
             Item::Message(Message {
@@ -323,7 +346,7 @@ impl Sender {
                     Some(Item::Withdraw(id)) => self.withdraw(id, wire.window),
                     None => break,
                 };
-                self.producer.publish(wire.own, &slot);
+                self.put(wire, &slot);
             }
             if self.large.is_empty() {
                 let Some(goodbye) = self.goodbye.take() else {
@@ -337,16 +360,21 @@ impl Sender {
         }
     }
 
-    fn slot_of(&mut self, message: &Message, window: &Window) -> crate::ring::Slot {
+    fn put(&mut self, wire: &Wire<'_, impl Words, impl Words>, slot: &Slot) {
+        self.producer
+            .publish(wire.own, (slot.tag, slot.word), &slot.payload);
+    }
+
+    fn slot_of(&mut self, message: &Message, window: &Window) -> Slot {
         match &message.body {
             _ if message.kind == Kind::Cancel => self.withdraw(message.id, window),
-            Body::Inline(body) => frame::whole(&message.head(), body),
+            Body::Inline(body) => slot(&message.head(), body),
             Body::Heap(_) => unreachable!("`stage` puts heap bodies elsewhere"),
         }
     }
 
     /// What tells the peer that call `id` is withdrawn. Drops what has not been sent of it.
-    fn withdraw(&mut self, id: u32, window: &Window) -> crate::ring::Slot {
+    fn withdraw(&mut self, id: u32, window: &Window) -> Slot {
         let is_it = |large: &Large| large.head.kind == Kind::Call && large.head.id == id;
         match self
             .large
@@ -368,7 +396,7 @@ impl Sender {
                     procedure: 0,
                     deadline_ms: 0,
                 };
-                frame::whole(&head, &Inline::EMPTY)
+                slot(&head, &Inline::EMPTY)
             }
         }
     }
@@ -407,11 +435,20 @@ impl Sender {
             offset,
             len,
         };
-        self.producer.publish(wire.own, &frame::piece(&piece));
+        self.put(wire, &frame::piece(&piece));
         large.sent += len;
         if large.sent < total {
             self.large.push_back(large);
         }
         Ok(true)
+    }
+}
+
+fn slot(head: &Head, body: &Inline) -> Slot {
+    let (tag, word) = frame::whole(head, body.len());
+    Slot {
+        tag,
+        word,
+        payload: *body.payload(),
     }
 }

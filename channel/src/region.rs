@@ -18,7 +18,8 @@ use rustix::fs::{self, FallocateFlags, MemfdFlags, SealFlags, SeekFrom};
 use rustix::io::Errno;
 use rustix::mm::{self, Advice, MapFlags, ProtFlags};
 
-use crate::layout::{BadGeometry, LINE, PAGE};
+use crate::layout::{BadGeometry, INLINE, LINE, PAGE, PAYLOAD_AT};
+use crate::message::Payload;
 
 /// Why a file descriptor from a peer is not a region to be trusted.
 #[derive(Debug, thiserror::Error)]
@@ -168,13 +169,10 @@ impl Region {
     /// The start of `len` bytes at `offset`. Panics beyond the end, before anything is touched.
     #[inline(always)]
     fn at(&self, offset: usize, len: usize) -> NonNull<u8> {
-        let end = offset.checked_add(len);
-        assert!(
-            end.is_some_and(|end| end <= self.len),
-            "{len} bytes at {offset} of {}",
-            self.len
-        );
-        // SAFETY: the mapping has `self.len` bytes, and the assertion leaves `offset` within it.
+        if offset > self.len || len > self.len - offset {
+            outside(offset, len, self.len);
+        }
+        // SAFETY: the mapping has `self.len` bytes, and the check leaves `offset` within it.
         unsafe { self.base.add(offset) }
     }
 
@@ -194,6 +192,27 @@ impl Region {
         debug_assert!(offset.is_multiple_of(4));
         // SAFETY: as in `u64`, with 4 bytes.
         unsafe { self.at(offset, 4).cast().as_ref() }
+    }
+
+    /// The payload of the slot at `offset`, a multiple of 64. Its header has been looked at before, and
+    /// decides whether this means anything.
+    #[inline(always)]
+    pub(crate) fn load_payload(&self, offset: usize) -> Payload {
+        debug_assert!(offset.is_multiple_of(LINE));
+        let from = self.at(offset + PAYLOAD_AT, INLINE);
+        let mut to = Payload([0; INLINE]);
+        // SAFETY: `at` keeps the source within the mapping, and `to` is ours.
+        unsafe { copy_payload(from.as_ptr(), to.0.as_mut_ptr()) };
+        to
+    }
+
+    /// Stores the payload of the slot at `offset`, a multiple of 64, of a region of our own.
+    #[inline(always)]
+    pub(crate) fn store_payload(&self, offset: usize, payload: &Payload) {
+        debug_assert!(offset.is_multiple_of(LINE));
+        let to = self.at(offset + PAYLOAD_AT, INLINE);
+        // SAFETY: `at` keeps the target within our writable mapping.
+        unsafe { copy_payload(payload.0.as_ptr(), to.as_ptr()) };
     }
 
     /// Copies `bytes` to `offset`, a multiple of 64, of a region of our own. The block is rounded up to
@@ -265,6 +284,13 @@ impl Region {
     }
 }
 
+/// Takes its numbers by value, so that the callers need not have them in memory.
+#[cold]
+#[inline(never)]
+fn outside(offset: usize, len: usize, size: usize) -> ! {
+    panic!("{len} bytes at {offset} of {size}")
+}
+
 impl Drop for Region {
     fn drop(&mut self) {
         if !self.forked() {
@@ -272,6 +298,39 @@ impl Drop for Region {
             // child something else may lie there by now, so there it is left alone.
             let unmapped = unsafe { mm::munmap(self.base.as_ptr().cast(), self.len) };
             debug_assert!(unmapped.is_ok(), "{unmapped:?}");
+        }
+    }
+}
+
+/// Copies the payload of a slot, one end of which lies in shared memory: three loads and three stores, done
+/// by the machine, not by Rust. Should the peer write meanwhile, some bytes or others are copied.
+///
+/// # Safety
+/// `from` is readable and `to` writable for `INLINE` bytes, and they do not overlap.
+#[inline(always)]
+unsafe fn copy_payload(from: *const u8, to: *mut u8) {
+    const { assert!(INLINE == 48) };
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the caller vouches for both ranges; every x86_64 has these registers.
+    unsafe {
+        std::arch::asm!(
+            "movups {a}, [{from}]",
+            "movups {b}, [{from} + 16]",
+            "movups {c}, [{from} + 32]",
+            "movups [{to}], {a}",
+            "movups [{to} + 16], {b}",
+            "movups [{to} + 32], {c}",
+            from = in(reg) from, to = in(reg) to,
+            a = out(xmm_reg) _, b = out(xmm_reg) _, c = out(xmm_reg) _,
+            options(nostack, preserves_flags));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    for i in 0..INLINE / 8 {
+        // SAFETY: the caller vouches for both ranges, of which one is shared words and the other ours, and
+        // both are aligned to 8.
+        unsafe {
+            let word = (*from.cast::<AtomicU64>().add(i)).load(Ordering::Relaxed);
+            (*to.cast::<AtomicU64>().add(i)).store(word, Ordering::Relaxed);
         }
     }
 }

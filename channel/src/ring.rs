@@ -7,23 +7,24 @@
 //! its own is a claim, looked at once and checked.
 
 use crate::layout::*;
+use crate::message::Payload;
 use crate::outbox::{Inbox, Outbox};
 use crate::sync::{Ordering, fence};
 use crate::violation::Violation;
 
 /// The memory a protocol runs on: regions, or loom's atomics.
 ///
-/// Offsets are those of `layout`. Loads and stores are Relaxed unless they say otherwise.
+/// Offsets are those of `layout`. All is Relaxed unless it says otherwise.
 pub(crate) trait Words {
     fn load(&self, at: usize) -> u64;
-    fn store(&self, at: usize, word: u64);
     /// A store with Release.
     fn publish(&self, at: usize, word: u64);
     /// Adds to a word of our own, with Release; several threads of this process may.
     fn add(&self, at: usize, amount: u64);
-    /// Words 1 to 7 of the slot at `at`.
-    fn slot(&self, at: usize) -> [u64; 7];
-    fn store_slot(&self, at: usize, words: &[u64; 7]);
+    fn store(&self, at: usize, word: u64);
+    /// Of the slot at `at`.
+    fn payload(&self, at: usize) -> Payload;
+    fn store_payload(&self, at: usize, payload: &Payload);
     fn copy_in(&self, at: usize, bytes: &[u8]);
     fn copy_out(&self, at: usize, len: usize, out: &mut Vec<u8>);
     fn prefetch(&self, at: usize, write: bool);
@@ -37,10 +38,6 @@ macro_rules! words_of_region {
                 self.region.u64(at).load(Ordering::Relaxed)
             }
             #[inline(always)]
-            fn store(&self, at: usize, word: u64) {
-                self.region.u64(at).store(word, Ordering::Relaxed);
-            }
-            #[inline(always)]
             fn publish(&self, at: usize, word: u64) {
                 self.region.u64(at).store(word, Ordering::Release);
             }
@@ -48,14 +45,16 @@ macro_rules! words_of_region {
                 self.region.u64(at).fetch_add(amount, Ordering::Release);
             }
             #[inline(always)]
-            fn slot(&self, at: usize) -> [u64; 7] {
-                std::array::from_fn(|i| self.load(at + 8 * (i + 1)))
+            fn store(&self, at: usize, word: u64) {
+                self.region.u64(at).store(word, Ordering::Relaxed);
             }
             #[inline(always)]
-            fn store_slot(&self, at: usize, words: &[u64; 7]) {
-                for (i, word) in words.iter().enumerate() {
-                    self.store(at + 8 * (i + 1), *word);
-                }
+            fn payload(&self, at: usize) -> Payload {
+                self.region.load_payload(at)
+            }
+            #[inline(always)]
+            fn store_payload(&self, at: usize, payload: &Payload) {
+                self.region.store_payload(at, payload);
             }
             fn copy_in(&self, at: usize, bytes: &[u8]) {
                 self.region.copy_in(at, bytes);
@@ -73,11 +72,12 @@ macro_rules! words_of_region {
 words_of_region!(Outbox);
 words_of_region!(Inbox);
 
-/// What a slot says, but for its sequence: the header's upper half and the other seven words.
+/// What a slot says, but for its sequence: the header's upper half, the second word, the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
     pub(crate) tag: u32,
-    pub(crate) words: [u64; 7],
+    pub(crate) word: u64,
+    pub(crate) payload: Payload,
 }
 
 /// How many slots ahead the producer asks for the cache line: beyond the one that the consumer polls.
@@ -147,18 +147,16 @@ impl Producer {
         Ok(())
     }
 
-    /// Publishes `slot`. There is room.
+    /// Publishes a slot. There is room.
     #[inline(always)]
-    pub(crate) fn publish(&mut self, own: &impl Words, slot: &Slot) {
+    pub(crate) fn publish(&mut self, own: &impl Words, (tag, word): (u32, u64), payload: &Payload) {
         debug_assert!(self.has_room());
         let at = slot_at(self.next, self.slots);
-        own.store_slot(at, &slot.words);
+        own.store(at + 8, word);
+        own.store_payload(at, payload);
         // Pairs with the fence in `Consumer::take`: whoever sees the header sees the slot, and the block of
         // the arena it names. Loom checks this as `a_slot_is_published_whole`.
-        own.publish(
-            at,
-            u64::from(sequence(self.next)) | u64::from(slot.tag) << 32,
-        );
+        own.publish(at, u64::from(sequence(self.next)) | u64::from(tag) << 32);
         self.next += 1;
         own.prefetch(slot_at(self.next + AHEAD, self.slots), true);
     }
@@ -204,10 +202,11 @@ impl Consumer {
         // Pairs with the Release in `Producer::publish`.
         fence(Ordering::Acquire);
         self.next += 1;
-        peer.prefetch(slot_at(self.next, self.slots), false);
+        peer.prefetch(slot_at(self.next + 1, self.slots), false);
         Some(Slot {
             tag: (header >> 32) as u32,
-            words: peer.slot(at),
+            word: peer.load(at + 8),
+            payload: peer.payload(at),
         })
     }
 

@@ -29,7 +29,7 @@ pub struct JoinHandle<T> {
 }
 
 enum State<T> {
-    Running(FallibleTask<Output<T>>),
+    Running(FallibleTask<Output<T>, u64>),
     /// Aborted, and perhaps still in the middle of a poll: waits until the future is dropped.
     Aborting {
         end: Pin<Box<dyn Future<Output = Option<Output<T>>> + Send>>,
@@ -61,7 +61,7 @@ impl<T> State<T> {
 
 impl<T> JoinHandle<T> {
     /// The handle of a task.
-    pub(crate) fn of(task: FallibleTask<Output<T>>) -> JoinHandle<T> {
+    pub(crate) fn of(task: FallibleTask<Output<T>, u64>) -> JoinHandle<T> {
         JoinHandle::new(State::Running(task))
     }
 

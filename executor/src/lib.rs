@@ -46,4 +46,4 @@ pub use join::{JoinError, JoinHandle};
 pub use park::Park;
 pub use task::{YieldNow, yield_now};
 pub use timers::{Elapsed, Sleep, TimerKey, Timers, timeout_at};
-pub use worker::{TASKS_PER_SCAN, Worker, look_around_next, on_worker};
+pub use worker::{TASKS_PER_SCAN, Worker, look_around_next, on_worker, run_next};

@@ -11,9 +11,8 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use async_task::Runnable;
-
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
+use crate::task::Runnable;
 
 /// Tasks that fit into a local queue; what is more goes to the shared queue. 256 pointers are 2 KiB,
 /// and a processor that has that much ready is better helped by others than by a longer queue.
@@ -139,6 +138,11 @@ impl Owner {
         self.ring.take().map(task)
     }
 
+    /// True if nothing is queued; only a push of this owner can change that.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ring.len() == 0
+    }
+
     /// True if a push would succeed; only a push of this owner can change that.
     fn has_room(&self) -> bool {
         self.ring.len() < SLOTS
@@ -214,7 +218,8 @@ mod tests {
         let (home, _) = queue();
         let mut handles = Vec::new();
         for _ in 0..9 {
-            let (runnable, handle) = async_task::spawn(async {}, |_| {});
+            let builder = async_task::Builder::new().metadata(0);
+            let (runnable, handle) = builder.spawn(|_| async {}, |_| {});
             assert!(rich.push(runnable).is_ok());
             handles.push(handle);
         }

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::thread;
 
-use async_task::Runnable;
 use concurrent_queue::ConcurrentQueue;
 
 use crate::block_on::Main;
@@ -20,7 +19,7 @@ use crate::idle::Idle;
 use crate::processor::{Call, Granted, Pool, Processor};
 use crate::queue::{Thief, queue};
 use crate::rest::{MOST_PROCESSORS, Rest};
-use crate::task::Registry;
+use crate::task::{Registry, Runnable};
 use crate::timers::Timers;
 use crate::worker::{Role, Seat};
 

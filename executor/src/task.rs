@@ -12,13 +12,15 @@ use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use async_task::Runnable;
 use slab::Slab;
 
 use crate::executor::Executor;
 use crate::join::JoinHandle;
 use crate::shared::Shared;
 use crate::worker::Worker;
+
+/// A task that is ready. Its metadata is the serial number of its executor.
+pub(crate) type Runnable = async_task::Runnable<u64>;
 
 /// Parts of the registry, each with its lock; a worker uses the one of its processor.
 const SHARDS: usize = 8;
@@ -29,22 +31,22 @@ where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
     // The serial stands for the executor: a counted reference would cost two locked instructions
-    // for each task, and make a circle of the executor and the tasks in its queues.
-    let serial = executor.shared.serial;
-    let (runnable, task) = async_task::Builder::new().propagate_panic(true).spawn(
-        |()| Task {
-            future: Some(future),
-            entry: None,
-        },
-        move |task| ready(serial, task),
-    );
+    // for each task, and make a circle of the executor and the tasks in its queues. It is not in the
+    // closure, for which async-task would count a reference to the task each time it is ready.
+    let builder = async_task::Builder::new().propagate_panic(true);
+    let builder = builder.metadata(executor.shared.serial);
+    let new = |_: &u64| Task {
+        future: Some(future),
+        entry: None,
+    };
+    let (runnable, task) = builder.spawn(new, ready);
     (runnable, JoinHandle::of(task.fallible()))
 }
 
 /// Called by async-task when a task is ready: puts it where somebody will run it.
-fn ready(serial: u64, task: Runnable) {
-    if let Err(task) = Worker::ready_here(serial, task) {
-        match Shared::of(serial) {
+fn ready(task: Runnable) {
+    if let Err(task) = Worker::ready_here(task) {
+        match Shared::of(*task.metadata()) {
             Some(shared) => shared.inject(task),
             None => drop(task), // the executor is gone, and its tasks with it
         }

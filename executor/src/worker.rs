@@ -11,12 +11,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
-
-use async_task::Runnable;
+use std::task::Waker;
 
 use crate::block_on::Main;
 use crate::executor::Executor;
 use crate::processor::Processor;
+use crate::task::Runnable;
 
 /// Tasks that a busy worker runs between two looks at everything else: bounds how late it sees a
 /// call, a due timer or a task from outside. A prime, so that it does not beat with loops of tasks.
@@ -55,6 +55,11 @@ pub struct Worker {
     role: Role,
     /// Where its tasks are registered once they wait.
     shard: usize,
+    /// The task to be run next, see [`run_next`]. Nobody can steal it, so it is here only between a scan and
+    /// the next poll.
+    next: Cell<Option<Runnable>>,
+    /// What becomes ready now goes to `next`.
+    is_next: Cell<bool>,
     /// Tasks since the last look at everything.
     since_scan: Cell<u32>,
     eager_depth: Cell<u32>,
@@ -102,7 +107,14 @@ impl Worker {
     /// True if this worker must not sleep: a task is ready somewhere, the future of its `block_on` was
     /// woken, somebody wants its processor, or the executor shuts down.
     pub fn has_work(&self) -> bool {
-        self.must_leave() || self.main_is_woken() || self.executor.has_ready()
+        self.must_leave() || self.main_is_woken() || self.has_next() || self.executor.has_ready()
+    }
+
+    fn has_next(&self) -> bool {
+        let next = self.next.take();
+        let has_next = next.is_some();
+        self.next.set(next);
+        has_next
     }
 
     fn main_is_woken(&self) -> bool {
@@ -120,11 +132,17 @@ impl Worker {
         let Some(processor) = &self.processor else {
             unreachable!("work() is called with a processor in hand");
         };
-        while !self.must_leave() && !finished(self) {
-            match self.find(processor) {
-                Found::Task(task) => self.run(task),
-                Found::Something => {}
-                Found::Nothing => self.executor.shared.idle.rest(self),
+        while !self.must_leave() {
+            if let Some(task) = self.next.take() {
+                self.run(task);
+            } else if finished(self) {
+                break;
+            } else {
+                match self.find(processor) {
+                    Found::Task(task) => self.run(task),
+                    Found::Something => {}
+                    Found::Nothing => self.executor.shared.idle.rest(self),
+                }
             }
         }
     }
@@ -220,6 +238,12 @@ impl Worker {
     fn ready(&self, task: Runnable) -> Result<(), Runnable> {
         let shared = &self.executor.shared;
         match &self.processor {
+            Some(processor) if self.is_next.get() && processor.local.is_empty() => {
+                if let Some(before) = self.next.replace(Some(task)) {
+                    shared.push(before);
+                }
+                Ok(())
+            }
             Some(processor) => {
                 let queued = processor.local.push(task).unwrap_or_else(|task| {
                     shared.push(task);
@@ -240,8 +264,9 @@ impl Worker {
         }
     }
 
-    /// Hands a ready task to the worker that this thread is, if it is one of executor `serial`.
-    pub(crate) fn ready_here(serial: u64, task: Runnable) -> Result<(), Runnable> {
+    /// Hands a ready task to the worker that this thread is, if it is one of its executor.
+    pub(crate) fn ready_here(task: Runnable) -> Result<(), Runnable> {
+        let serial = *task.metadata();
         // The task stays in `task` if the thread-local is gone already, at the end of a thread.
         let mut task = Some(task);
         let _ = CURRENT.try_with(|current| {
@@ -312,7 +337,26 @@ impl fmt::Debug for Worker {
 /// True if this thread runs tasks just now: as a worker with a processor, or as a guest, of any
 /// executor.
 pub fn on_worker() -> bool {
-    Worker::current().is_some_and(|worker| worker.runs_tasks())
+    let look = |current: &RefCell<Option<Rc<Worker>>>| matches!(&*current.borrow(), Some(worker) if worker.runs_tasks());
+    CURRENT.try_with(look).unwrap_or(false)
+}
+
+/// Wakes a task that is to be run next, if nothing else is ready on the worker that this thread is. It
+/// must be the only one, and called in a scan that runs nothing afterwards: until then nobody can steal it.
+pub fn run_next(waker: Waker) {
+    let Some(worker) = Worker::current() else {
+        return waker.wake();
+    };
+    /// A waker may be anybody's, and panic.
+    struct Reset(Rc<Worker>);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            self.0.is_next.set(false);
+        }
+    }
+    worker.is_next.set(true);
+    let _reset = Reset(worker);
+    waker.wake();
 }
 
 /// Has the worker that this thread is look at everything as soon as the current task pauses:
@@ -342,6 +386,8 @@ impl Seat {
             processor,
             role,
             shard,
+            next: Cell::new(None),
+            is_next: Cell::new(false),
             since_scan: Cell::new(0),
             eager_depth: Cell::new(0),
         });
@@ -397,9 +443,13 @@ impl Drop for Seat {
         // Other clones live only inside a poll, and that is over, so this is the last one.
         if let Some(Worker {
             processor: Some(processor),
+            next,
             ..
         }) = Rc::into_inner(worker)
         {
+            if let Some(task) = next.into_inner() {
+                shared.push(task);
+            }
             shared.give_back(processor);
         }
         // Pairs with the fence in `Shared::shutdown`: either that drains what this thread pushed
