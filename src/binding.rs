@@ -4,28 +4,31 @@
 //! once, for a reason that every later call is told. What a peer does wrong ends here: its channel is
 //! closed, nothing else.
 
+mod lending;
+mod receive;
+
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock};
-use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use event_listener::Event;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
-use urpc_channel::{Channel, Kind, Message, PeerPage, Why};
-use urpc_donate::policy::PeerView;
-use urpc_donate::{GrantWords, Lender, PeerProcess, Presence, Seat, View};
+use rustix::net::{Shutdown, shutdown};
+use urpc_channel::{Channel, Message, PeerPage, Why};
+use urpc_donate::{Lender, PeerProcess, Seat};
 
 use crate::error::{CallError, CallErrorKind, Executed};
 use crate::limits;
-use crate::node::{Node, page};
+use crate::node::Node;
 use crate::offered::Offered;
-use crate::pending::{Answer, Pending};
+use crate::pending::Pending;
 use crate::service::Offer;
-use crate::serving::{Request, Serving, Waiting};
-use crate::stats::{Counters, Stats, add};
-use crate::wire::Status;
+use crate::serving::Serving;
+use crate::stats::{Counters, Stats};
+
+pub(crate) use lending::grant_words;
+pub(crate) use receive::Scratch;
 
 /// No ring has been given: a peer does not come so far.
 const NEVER_RUNG: u64 = u64::MAX;
@@ -173,247 +176,6 @@ impl Binding {
         }
     }
 
-    // Receiving.
-
-    /// Takes what has come in, and acts on it. True if there was anything.
-    pub(crate) fn receive(self: &Arc<Self>, scratch: &mut Scratch) -> bool {
-        let mut wrong = None;
-        let taken = self.channel.receive(limits::BATCH, |message| {
-            if let Err(text) = self.sort(message, scratch) {
-                wrong.get_or_insert(text);
-            }
-        });
-        let received = match (taken, wrong) {
-            (Ok(count), None) => count > 0,
-            (Err(violation), _) => self.break_off(&violation),
-            (_, Some(wrong)) => self.break_off(&wrong),
-        };
-        // Two phases: nothing of this touches the ring, whose lines are still on their way.
-        if scratch.calls.is_empty()
-            && scratch.wakers.len() == 1
-            && let Some(waker) = scratch.wakers.pop()
-        {
-            urpc_executor::run_next(waker);
-            return received;
-        }
-        for waker in scratch.wakers.drain(..) {
-            waker.wake();
-        }
-        for waiting in &mut scratch.calls {
-            if let Some(request) = Request::take_up(self, waiting) {
-                self.offer.dispatch(request);
-            }
-        }
-        scratch.calls.clear();
-        received
-    }
-
-    #[cold]
-    fn break_off(self: &Arc<Self>, wrong: &dyn fmt::Display) -> bool {
-        self.close(&format!("it broke the protocol: {wrong}"));
-        true
-    }
-
-    /// The quick part, under the receiving end's lock: what has to happen in order.
-    #[inline(always)]
-    fn sort(&self, message: Message, scratch: &mut Scratch) -> Result<(), String> {
-        match message.kind {
-            Kind::Reply => self.deliver(message.id, Ok(message.body), scratch),
-            Kind::Call => {
-                // An id is free when its answer is on the way, so the credit alone does not bound answers
-                // that nobody reads. An honest peer leaves us at most its calls to answer, and ours and
-                // their cancels to send.
-                if self.channel.backlog() > 4 * u64::from(self.limits.calls) {
-                    return Err("it calls on and on without reading the answers".into());
-                }
-                self.begin(message, scratch)
-            }
-            _ => self.sort_rare(message, scratch),
-        }
-    }
-
-    #[cold]
-    fn sort_rare(&self, message: Message, scratch: &mut Scratch) -> Result<(), String> {
-        let id = message.id;
-        match message.kind {
-            Kind::Failed => {
-                let error = Status::into_error(message.procedure, message.body.as_slice());
-                self.channel.freed(message.body.window_bytes());
-                let error = error.ok_or_else(|| format!("status {} is none", message.procedure))?;
-                self.deliver(id, Err(error), scratch)?;
-            }
-            Kind::Cancel => self.serving.cancel(id),
-            Kind::Aborted => {
-                // Half of a request came, then its caller was gone. It is answered like any other.
-                self.begin(message, scratch)?;
-                self.serving.cancel(id);
-            }
-            Kind::Goodbye => self.leaving.store(true, Ordering::Release),
-            other => return Err(format!("kind {other:?} is not for us")),
-        }
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn begin(&self, message: Message, scratch: &mut Scratch) -> Result<(), String> {
-        if !self.serving.begin(message.id) {
-            return Err(wrong(
-                "called with an id that is live or beyond the credit",
-                message.id,
-            ));
-        }
-        let Message {
-            id,
-            procedure,
-            deadline_ms,
-            body,
-            ..
-        } = message;
-        scratch.calls.push(Waiting {
-            id,
-            procedure,
-            deadline_ms,
-            body,
-        });
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn deliver(&self, id: u32, answer: Answer, scratch: &mut Scratch) -> Result<(), String> {
-        match self.pending.deliver(id, answer) {
-            Ok(waker) => {
-                scratch.wakers.extend(waker);
-                Ok(())
-            }
-            Err(unknown) => Err(wrong("answered what is no call", unknown.0)),
-        }
-    }
-
-    // Who runs where.
-
-    /// The peer's presence, as its page says it now.
-    pub(crate) fn presence(&self) -> View {
-        View::read(&Presence {
-            processors: self.page.word(page::PROCESSORS),
-            resting: self.page.word(page::RESTING),
-            unheld: self.page.word(page::UNHELD),
-        })
-    }
-
-    /// The peer has something to read, or waits for room that there is now.
-    pub(crate) fn wants_attention(&self) -> bool {
-        self.channel.unread_by_peer() || self.channel.peer_blocked()
-    }
-
-    /// What the policy has to know of this peer.
-    pub(crate) fn view(&self) -> PeerView {
-        let unread = self.wants_attention();
-        let presence = self.presence();
-        if presence.awake() {
-            self.streak.store(0, Ordering::Relaxed);
-        }
-        PeerView {
-            unread,
-            outstanding: self.pending.outstanding() || self.channel.staged(),
-            presence,
-            landing_free: unread && !self.is_wasted() && self.free_landing().is_some(),
-            streak: self.streak.load(Ordering::Relaxed),
-            rung: self.is_rung(),
-        }
-    }
-
-    /// The peer says that it waits for a processor which it lent to us.
-    pub(crate) fn lends_to_us(&self) -> bool {
-        let inbox = self.channel.inbox();
-        let live = |k| inbox.grant(k).grant.load(Ordering::Relaxed) & 1 == 1;
-        (0..self.landings.len()).any(live)
-    }
-
-    /// A landing of the peer that would answer.
-    pub(crate) fn free_landing(&self) -> Option<usize> {
-        let inbox = self.channel.inbox();
-        (0..self.lenders.len()).find(|&k| self.lenders[k].is_free(inbox.returned(k)))
-    }
-
-    pub(crate) fn lender(&self, k: usize) -> (&Lender, GrantWords<'_>) {
-        let words = self.channel.outbox().grant(k);
-        (&self.lenders[k], grant_words(words))
-    }
-
-    /// Processor `id` is about to be lent to the peer. False if the channel is closed: [`close`](Self::close)
-    /// would not wake its worker any more. Followed by [`take_back`](Self::take_back) in either case.
-    pub(crate) fn hand_over(&self, id: usize) -> bool {
-        self.donors.fetch_or(1 << id, Ordering::Relaxed);
-        // Pairs with the fence in `close`: either that sees this donor, or we see that it is closed.
-        fence(Ordering::SeqCst);
-        !self.is_closed()
-    }
-
-    pub(crate) fn take_back(&self, id: usize) {
-        self.donors.fetch_and(!(1 << id), Ordering::Relaxed);
-    }
-
-    /// A processor came back unused: the peer has no place for it, so it is rung until it reads on.
-    pub(crate) fn count_wasted(&self, progress: u64) {
-        if self.channel.peer_progress() == progress {
-            self.wasted_at.store(progress, Ordering::Relaxed);
-        }
-    }
-
-    fn is_wasted(&self) -> bool {
-        self.wasted_at.load(Ordering::Relaxed) == self.channel.peer_progress()
-    }
-
-    pub(crate) fn count_donation(&self) {
-        self.streak.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Rings the peer's doorbell, if there is something it should look at. Never blocks; if it is rung
-    /// already, that is as good.
-    pub(crate) fn ring(&self) {
-        // Looked at before and after: then there was something to look at when it had come so far, and
-        // while it has come no further, it has yet to look.
-        let progress = self.channel.peer_progress();
-        if !self.wants_attention() {
-            return;
-        }
-        let unmoved = self.channel.peer_progress() == progress;
-        let rung_at = if unmoved { progress } else { NEVER_RUNG };
-        self.rung_at.store(rung_at, Ordering::Relaxed);
-        add(&self.counters.rings, 1);
-        add(&self.counters.system_calls, 1);
-        let _ = send(
-            &self.socket,
-            &[1],
-            SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-        );
-    }
-
-    /// Rings if the peer may sleep on what a busy worker saw waiting for it at its last look, too.
-    /// (What is younger may be found, or lent a processor, without a system call.)
-    pub(crate) fn ring_if_stuck(&self) {
-        let progress = self.channel.peer_progress();
-        let stuck = self.stuck_at.swap(progress, Ordering::Relaxed) == progress;
-        if stuck && self.wants_attention() && self.presence().may_sleep() && !self.is_rung() {
-            self.ring();
-        }
-    }
-
-    fn is_rung(&self) -> bool {
-        self.rung_at.load(Ordering::Relaxed) == self.channel.peer_progress()
-    }
-
-    /// Reads the doorbell. False if the peer is gone.
-    pub(crate) fn answer_bell(&self) -> bool {
-        let mut bytes = [0u8; 256];
-        add(&self.counters.system_calls, 1);
-        match recv(&self.socket, &mut bytes, RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => false,
-            Ok(_) => true,
-            Err(error) => error == rustix::io::Errno::AGAIN || error == rustix::io::Errno::INTR,
-        }
-    }
-
     // The end.
 
     /// Why new calls cannot be made, if they cannot.
@@ -471,13 +233,7 @@ impl Binding {
 
     /// The peer is gone: what it had sent before still counts.
     pub(crate) fn hang_up(self: &Arc<Self>) {
-        let mut last = Scratch::default();
-        let _ = self.channel.receive(usize::MAX, |message| {
-            let _ = self.sort(message, &mut last);
-        });
-        for waker in last.wakers {
-            waker.wake();
-        }
+        self.receive_replies();
         self.close("its process has ended or closed the channel");
     }
 
@@ -541,28 +297,6 @@ impl Binding {
     }
 }
 
-/// Texts are for the few; the many should not carry the code.
-#[cold]
-fn wrong(what: &str, id: u32) -> String {
-    format!("it {what}: {id:#x}")
-}
-
 fn closed(why: &str, executed: Executed) -> CallError {
     CallError::new(CallErrorKind::Closed, executed, why)
-}
-
-/// The words of the channel's page, as `donate` wants them.
-pub(crate) fn grant_words(words: urpc_channel::GrantWords<'_>) -> GrantWords<'_> {
-    GrantWords {
-        grant: words.grant,
-        cpu: words.cpu,
-        limit_us: words.limit_us,
-    }
-}
-
-/// What a receive leaves to be done; kept by each thread, so that it is allocated once.
-#[derive(Default)]
-pub(crate) struct Scratch {
-    wakers: Vec<Waker>,
-    calls: Vec<Waiting>,
 }

@@ -1,9 +1,10 @@
-//! Calls: a peer, its procedures, and the future that a call is (§2.1, R10, R11).
+//! The future that a call is (§2.1, R10, R11).
 //!
 //! Beneath the procedure call everything is asynchronous: a call is a message in a ring and an entry
 //! where its reply will be found; waiting is being not ready, like any other wait of a task.
 
-use std::cell::Cell;
+mod crowded;
+
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -12,158 +13,65 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use event_listener::EventListener;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use urpc_channel::{Body, Head, Kind};
-use urpc_donate::Credentials;
-use urpc_executor::Sleep;
 
 use crate::binding::Binding;
 use crate::caller;
 use crate::entry;
 use crate::error::{CallError, CallErrorKind, Executed};
-use crate::node::Node;
+use crate::peer::Peer;
 use crate::pending::Answer;
-use crate::stats::Stats;
 use crate::wire::{self, Nanos, Undecodable};
+use crowded::Crowded;
 
-/// A process that is bound to this one. Cheap to clone; a client's channel closes when the last clone
-/// and the last call are gone, or when the peer goes.
-#[derive(Clone)]
-pub struct Peer(Arc<Handle>);
-
-struct Handle {
-    binding: Arc<Binding>,
-    /// A client's channel lives as long as its handles; a server's as long as its client.
-    holds: bool,
+/// Calls the procedure `name` of `peer`. A tuple is a list of arguments; anything else is one argument.
+///
+/// ```no_run
+/// # async fn show(peer: urpc::Peer) -> urpc::Result<()> {
+/// let six: i64 = urpc::call(&peer, "mul", (2i64, 3i64)).await?;
+/// # Ok(()) }
+/// ```
+pub fn call<R: DeserializeOwned>(peer: &Peer, name: &str, arguments: impl Serialize) -> Call<R> {
+    peer.start(peer.binding().offered.find(name), name, &arguments)
 }
 
-impl Drop for Handle {
-    fn drop(&mut self) {
-        if self.holds {
-            self.binding.close("this side has let go of it");
-        }
+/// A call: a future of its reply.
+///
+/// It is lazy: nothing is sent before its first poll. Without [`timeout`](Self::timeout) it has the
+/// deadline of its runtime (30 s unless chosen otherwise), or that of the call being served, if that is
+/// earlier.
+///
+/// # Errors
+/// A [`CallError`], which says whether the procedure can have run.
+///
+/// # Cancellation
+/// Dropping it cancels the call and never waits: a handler that has begun is dropped at its next await,
+/// one that has not is never started.
+#[must_use = "a call does nothing unless it is awaited"]
+pub struct Call<R> {
+    call: Raw,
+    _reply: PhantomData<fn() -> R>,
+}
+
+impl<R> Call<R> {
+    /// Fails the call if no reply has come `after` its first poll. The handler sees this deadline, and
+    /// the calls it makes inherit it.
+    pub fn timeout(mut self, after: Duration) -> Self {
+        self.call.timeout = Some(after);
+        self
     }
-}
 
-thread_local! {
-    /// The peer of the call that ended last on this worker, for the next call to the same: so calls that
-    /// follow one another count no references. See [`Peer::let_go_of_spare`].
-    static SPARE: Cell<Option<Peer>> = const { Cell::new(None) };
+    /// Gives the peer a processor at once if it has none awake, although tasks are ready here: for
+    /// programs with a single task, for real-time calls, and to start long I/O early (§3.1.1, R24).
+    pub fn urgent(mut self) -> Self {
+        self.call.urgent = true;
+        self
+    }
 }
 
 impl Peer {
-    /// A clone for a call.
-    #[inline]
-    fn for_call(&self) -> Self {
-        match SPARE.take() {
-            Some(spare) if Arc::ptr_eq(&spare.0, &self.0) => spare,
-            other => {
-                SPARE.set(other);
-                self.clone()
-            }
-        }
-    }
-
-    /// Takes the peer of a call that has ended.
-    #[inline]
-    fn keep_as_spare(self) {
-        if Node::works() {
-            SPARE.set(Some(self));
-        }
-    }
-
-    /// Drops this thread's spare peer, in any case or if that is all that keeps its channel open. Workers
-    /// do the one before they rest, and the other every so many tasks.
-    pub(crate) fn let_go_of_spare(in_any_case: bool) {
-        let spare = SPARE.take();
-        if !in_any_case {
-            SPARE.set(spare.filter(|spare| Arc::strong_count(&spare.0) > 1));
-        }
-    }
-
-    /// A peer that stays bound without this handle.
-    pub(crate) fn new(binding: Arc<Binding>) -> Self {
-        let holds = false;
-        Self(Arc::new(Handle { binding, holds }))
-    }
-
-    /// A peer that is bound for as long as this handle or a clone of it lives.
-    pub(crate) fn holding(binding: Arc<Binding>) -> Self {
-        let holds = true;
-        Self(Arc::new(Handle { binding, holds }))
-    }
-
-    pub(crate) fn binding(&self) -> &Arc<Binding> {
-        &self.0.binding
-    }
-
-    /// The name it was connected by; of a caller, its process.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.binding().name
-    }
-
-    /// Process, user and group of the peer, as the kernel vouched for them at binding (R4).
-    #[must_use]
-    pub fn credentials(&self) -> Credentials {
-        self.binding().process.credentials()
-    }
-
-    /// What the peer offers: names and signatures. A signature is empty if the procedure is free-form.
-    pub fn procedures(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.binding().offered.iter()
-    }
-
-    /// A procedure by its name, looked up once. That the peer has none of this name is said by the
-    /// first call.
-    ///
-    /// ```no_run
-    /// # async fn show(peer: urpc::Peer) -> urpc::Result<()> {
-    /// let mul = peer.procedure::<(i64, i64), i64>("mul");
-    /// assert_eq!(mul.call((2, 3)).await?, 6);
-    /// # Ok(()) }
-    /// ```
-    pub fn procedure<A, R>(&self, name: &str) -> Procedure<A, R>
-    where
-        A: Serialize,
-        R: DeserializeOwned,
-    {
-        Procedure {
-            peer: self.clone(),
-            name: name.into(),
-            number: self.binding().offered.find(name),
-            _types: PhantomData,
-        }
-    }
-
-    /// True once the channel is closed: every call fails from then on.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.binding().is_closed()
-    }
-
-    /// Waits until the channel is closed.
-    ///
-    /// # Cancellation
-    /// Nothing happens; it may be asked again.
-    pub async fn closed(&self) {
-        loop {
-            let listener = self.binding().ended.listen();
-            if self.binding().is_closed() {
-                return;
-            }
-            listener.await;
-        }
-    }
-
-    /// Counts of this channel.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        self.binding().stats()
-    }
-
     /// A call of procedure `number`; `None` is a name the peer has nothing of.
     #[inline]
     pub(crate) fn start<A: Serialize + ?Sized, R>(
@@ -211,110 +119,6 @@ impl Peer {
             },
             _reply: PhantomData,
         }
-    }
-}
-
-impl Drop for Peer {
-    #[inline]
-    fn drop(&mut self) {
-        // Perhaps nobody holds the channel open but this one and this thread's spare.
-        if Arc::strong_count(&self.0) == 2 {
-            // No spare at the end of a thread.
-            let spare = SPARE.try_with(Cell::take).ok().flatten();
-            if let Some(spare) = spare.filter(|spare| !Arc::ptr_eq(&spare.0, &self.0)) {
-                SPARE.set(Some(spare));
-            }
-        }
-    }
-}
-
-impl fmt::Debug for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peer")
-            .field("name", &self.name())
-            .field("credentials", &self.credentials())
-            .field("closed", &self.is_closed())
-            .finish()
-    }
-}
-
-/// A procedure of a peer, looked up once.
-pub struct Procedure<A, R> {
-    peer: Peer,
-    name: Arc<str>,
-    number: Option<u16>,
-    _types: PhantomData<fn(A) -> R>,
-}
-
-impl<A: Serialize, R: DeserializeOwned> Procedure<A, R> {
-    /// Calls it. See [`Call`].
-    pub fn call(&self, arguments: A) -> Call<R> {
-        self.peer.start(self.number, &self.name, &arguments)
-    }
-}
-
-impl<A, R> Clone for Procedure<A, R> {
-    fn clone(&self) -> Self {
-        Self {
-            peer: self.peer.clone(),
-            name: Arc::clone(&self.name),
-            number: self.number,
-            _types: PhantomData,
-        }
-    }
-}
-
-impl<A, R> fmt::Debug for Procedure<A, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Procedure")
-            .field("peer", &self.peer.name())
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Calls the procedure `name` of `peer`. A tuple is a list of arguments; anything else is one argument.
-///
-/// ```no_run
-/// # async fn show(peer: urpc::Peer) -> urpc::Result<()> {
-/// let six: i64 = urpc::call(&peer, "mul", (2i64, 3i64)).await?;
-/// # Ok(()) }
-/// ```
-pub fn call<R: DeserializeOwned>(peer: &Peer, name: &str, arguments: impl Serialize) -> Call<R> {
-    peer.start(peer.binding().offered.find(name), name, &arguments)
-}
-
-/// A call: a future of its reply.
-///
-/// It is lazy: nothing is sent before its first poll. Without [`timeout`](Self::timeout) it has the
-/// deadline of its runtime (30 s unless chosen otherwise), or that of the call being served, if that is
-/// earlier.
-///
-/// # Errors
-/// A [`CallError`], which says whether the procedure can have run.
-///
-/// # Cancellation
-/// Dropping it cancels the call and never waits: a handler that has begun is dropped at its next await,
-/// one that has not is never started.
-#[must_use = "a call does nothing unless it is awaited"]
-pub struct Call<R> {
-    call: Raw,
-    _reply: PhantomData<fn() -> R>,
-}
-
-impl<R> Call<R> {
-    /// Fails the call if no reply has come `after` its first poll. The handler sees this deadline, and
-    /// the calls it makes inherit it.
-    pub fn timeout(mut self, after: Duration) -> Self {
-        self.call.timeout = Some(after);
-        self
-    }
-
-    /// Gives the peer a processor at once if it has none awake, although tasks are ready here: for
-    /// programs with a single task, for real-time calls, and to start long I/O early (§3.1.1, R24).
-    pub fn urgent(mut self) -> Self {
-        self.call.urgent = true;
-        self
     }
 }
 
@@ -413,32 +217,6 @@ enum Rare {
     Crowded(Crowded),
 }
 
-/// A call that cannot be sent yet. It may cost an allocation and a timer.
-struct Crowded {
-    /// Of the window.
-    bytes: usize,
-    deadline: Nanos,
-    room: Option<EventListener>,
-    window: Option<Reservation>,
-    reserved: bool,
-    timer: Option<Sleep>,
-    binding: Arc<Binding>,
-}
-
-/// Waits for room in the byte window.
-type Reservation = Pin<Box<dyn Future<Output = Result<(), CallError>> + Send>>;
-
-impl Drop for Crowded {
-    fn drop(&mut self) {
-        if self.reserved {
-            self.binding.channel.unreserve(self.bytes);
-        }
-        if self.room.take().is_some() {
-            self.binding.pending.no_longer_waits();
-        }
-    }
-}
-
 impl Raw {
     #[inline]
     fn peer(&self) -> &Peer {
@@ -503,15 +281,7 @@ impl Raw {
                 None => binding.channel.unreserve(bytes),
             }
         }
-        let crowded = Crowded {
-            bytes,
-            deadline,
-            room: None,
-            window: None,
-            reserved: false,
-            timer: None,
-            binding: Arc::clone(binding),
-        };
+        let crowded = Crowded::new(Arc::clone(binding), bytes, deadline);
         self.poll_crowded(crowded, cx)
     }
 
@@ -607,7 +377,7 @@ impl Raw {
             }
             Poll::Ready(Err(None)) => Poll::Ready(CallError::deadline(self.limit(), false)),
             Poll::Ready(Err(Some(error))) => Poll::Ready(error),
-            Poll::Ready(Ok(id)) => self.send(id, crowded.deadline),
+            Poll::Ready(Ok(id)) => self.send(id, crowded.deadline()),
         }
     }
 
@@ -630,70 +400,5 @@ impl Drop for Raw {
         if let Some(peer) = self.peer.take() {
             peer.keep_as_spare();
         }
-    }
-}
-
-impl Crowded {
-    /// Ready with an id, the room being reserved, with an error, or with `None` for "the deadline passed".
-    fn poll(
-        &mut self,
-        binding: &Arc<Binding>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<u32, Option<CallError>>> {
-        if let Some(error) = binding.refusal() {
-            return Poll::Ready(Err(Some(error)));
-        }
-        if !self.reserved && self.poll_window(binding, cx)?.is_ready() {
-            self.reserved = true;
-        }
-        if self.reserved {
-            loop {
-                if let Some(id) = binding.pending.begin(cx.waker(), self.deadline) {
-                    self.reserved = false; // the message has it from here on
-                    return Poll::Ready(Ok(id));
-                }
-                // Listen first, look again, then wait.
-                match &mut self.room {
-                    None => self.room = Some(binding.pending.room()),
-                    Some(room) => match Pin::new(room).poll(cx) {
-                        Poll::Pending => break,
-                        Poll::Ready(()) => {
-                            self.room = None;
-                            binding.pending.no_longer_waits();
-                        }
-                    },
-                }
-            }
-        }
-        if self.timer.is_none()
-            && let Some(at) = self.deadline.to_instant()
-        {
-            let executor = binding.node.executor();
-            self.timer = executor.map(|executor| Sleep::new(&executor, at));
-        }
-        let timer = self.timer.as_mut();
-        if timer.is_some_and(|timer| Pin::new(timer).poll(cx).is_ready()) {
-            return Poll::Ready(Err(None));
-        }
-        Poll::Pending
-    }
-
-    fn poll_window(
-        &mut self,
-        binding: &Arc<Binding>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Option<CallError>>> {
-        let bytes = self.bytes;
-        if bytes == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        let window = self.window.get_or_insert_with(|| {
-            let binding = Arc::clone(binding);
-            Box::pin(async move {
-                let reserved = binding.channel.reserve(bytes).await;
-                reserved.map_err(|_| binding.not_sent(&urpc_channel::Why::Closed))
-            })
-        });
-        window.as_mut().poll(cx).map_err(Some)
     }
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use urpc_donate::Credentials;
 
 use crate::binding::Binding;
-use crate::call::Peer;
+use crate::peer::Peer;
 use crate::wire::Nanos;
 
 thread_local! {

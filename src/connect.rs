@@ -13,9 +13,9 @@ use serde::de::DeserializeOwned;
 use urpc_donate::Credentials;
 
 use crate::bind::{self, Allow};
-use crate::call::Peer;
 use crate::error::{Error, Result};
 use crate::names;
+use crate::peer::Peer;
 use crate::runtime;
 use crate::service::{Procedure, Service, Services};
 

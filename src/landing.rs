@@ -12,9 +12,9 @@ use urpc_donate::{Arrival, GrantWords, Landing};
 use urpc_executor::Executor;
 
 use crate::binding::{Binding, grant_words};
-use crate::call::Peer;
+use crate::idle::scan_one;
 use crate::node::Node;
-use crate::peers::scan_one;
+use crate::peer::Peer;
 use crate::stats::add;
 use crate::wire::Nanos;
 

@@ -1,7 +1,7 @@
 //! One runtime's share of the system: its processors' seats, its peers, its presence page, its bell.
 //!
 //! A node knows the three parts of the paper (`executor`, `channel`, `donate`) and joins them; what is
-//! done when nothing is ready is in `peers.rs`, what waits for the kernel in `keeper.rs`.
+//! done when nothing is ready is in `idle.rs`, what waits for the kernel in `keeper.rs`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -18,11 +18,11 @@ use urpc_executor::{Executor, JoinHandle};
 
 use crate::bell::Bell;
 use crate::binding::{Binding, Scratch};
-use crate::call::Peer;
 use crate::caller;
 use crate::error::{Error, Result};
 use crate::keeper::{self, Keeper};
 use crate::landing;
+use crate::peer::Peer;
 use crate::stats::{Counters, Stats};
 use crate::wire::Nanos;
 

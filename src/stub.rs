@@ -9,8 +9,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::call::{Call, Peer};
+use crate::call::Call;
 use crate::error::{CallError, CallErrorKind, Error, ErrorKind, Executed, Result};
+use crate::peer::Peer;
 
 /// What a generated client is made of: a peer and the procedures it was built for.
 #[derive(Clone)]

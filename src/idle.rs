@@ -17,8 +17,8 @@ use urpc_donate::{Outcome, Wake};
 use urpc_executor::{Idle, Worker};
 
 use crate::binding::Binding;
-use crate::call::Peer;
 use crate::node::Node;
+use crate::peer::Peer;
 use crate::stats::add;
 use crate::wire::Nanos;
 

@@ -1,0 +1,148 @@
+//! Who runs where: what is known of a peer's processors, and what is done about it (§3.1).
+//!
+//! A peer's presence, grants and progress are claims of its own. Believing a false one delays that peer's
+//! calls, and nothing else.
+
+use std::sync::atomic::{Ordering, fence};
+
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use urpc_donate::policy::PeerView;
+use urpc_donate::{GrantWords, Lender, Presence, View};
+
+use super::{Binding, NEVER_RUNG};
+use crate::node::page;
+use crate::stats::add;
+
+impl Binding {
+    /// The peer's presence, as its page says it now.
+    pub(crate) fn presence(&self) -> View {
+        View::read(&Presence {
+            processors: self.page.word(page::PROCESSORS),
+            resting: self.page.word(page::RESTING),
+            unheld: self.page.word(page::UNHELD),
+        })
+    }
+
+    /// The peer has something to read, or waits for room that there is now.
+    pub(crate) fn wants_attention(&self) -> bool {
+        self.channel.unread_by_peer() || self.channel.peer_blocked()
+    }
+
+    /// What the policy has to know of this peer.
+    pub(crate) fn view(&self) -> PeerView {
+        let unread = self.wants_attention();
+        let presence = self.presence();
+        if presence.awake() {
+            self.streak.store(0, Ordering::Relaxed);
+        }
+        PeerView {
+            unread,
+            outstanding: self.pending.outstanding() || self.channel.staged(),
+            presence,
+            landing_free: unread && !self.is_wasted() && self.free_landing().is_some(),
+            streak: self.streak.load(Ordering::Relaxed),
+            rung: self.is_rung(),
+        }
+    }
+
+    /// The peer says that it waits for a processor which it lent to us.
+    pub(crate) fn lends_to_us(&self) -> bool {
+        let inbox = self.channel.inbox();
+        let live = |k| inbox.grant(k).grant.load(Ordering::Relaxed) & 1 == 1;
+        (0..self.landings.len()).any(live)
+    }
+
+    /// A landing of the peer that would answer.
+    pub(crate) fn free_landing(&self) -> Option<usize> {
+        let inbox = self.channel.inbox();
+        (0..self.lenders.len()).find(|&k| self.lenders[k].is_free(inbox.returned(k)))
+    }
+
+    pub(crate) fn lender(&self, k: usize) -> (&Lender, GrantWords<'_>) {
+        let words = self.channel.outbox().grant(k);
+        (&self.lenders[k], grant_words(words))
+    }
+
+    /// Processor `id` is about to be lent to the peer. False if the channel is closed: [`close`](Self::close)
+    /// would not wake its worker any more. Followed by [`take_back`](Self::take_back) in either case.
+    pub(crate) fn hand_over(&self, id: usize) -> bool {
+        self.donors.fetch_or(1 << id, Ordering::Relaxed);
+        // Pairs with the fence in `close`: either that sees this donor, or we see that it is closed.
+        fence(Ordering::SeqCst);
+        !self.is_closed()
+    }
+
+    pub(crate) fn take_back(&self, id: usize) {
+        self.donors.fetch_and(!(1 << id), Ordering::Relaxed);
+    }
+
+    /// A processor came back unused: the peer has no place for it, so it is rung until it reads on.
+    pub(crate) fn count_wasted(&self, progress: u64) {
+        if self.channel.peer_progress() == progress {
+            self.wasted_at.store(progress, Ordering::Relaxed);
+        }
+    }
+
+    fn is_wasted(&self) -> bool {
+        self.wasted_at.load(Ordering::Relaxed) == self.channel.peer_progress()
+    }
+
+    pub(crate) fn count_donation(&self) {
+        self.streak.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Rings the peer's doorbell, if there is something it should look at. Never blocks; if it is rung
+    /// already, that is as good.
+    pub(crate) fn ring(&self) {
+        // Looked at before and after: then there was something to look at when it had come so far, and
+        // while it has come no further, it has yet to look.
+        let progress = self.channel.peer_progress();
+        if !self.wants_attention() {
+            return;
+        }
+        let unmoved = self.channel.peer_progress() == progress;
+        let rung_at = if unmoved { progress } else { NEVER_RUNG };
+        self.rung_at.store(rung_at, Ordering::Relaxed);
+        add(&self.counters.rings, 1);
+        add(&self.counters.system_calls, 1);
+        let _ = send(
+            &self.socket,
+            &[1],
+            SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+        );
+    }
+
+    /// Rings if the peer may sleep on what a busy worker saw waiting for it at its last look, too.
+    /// (What is younger may be found, or lent a processor, without a system call.)
+    pub(crate) fn ring_if_stuck(&self) {
+        let progress = self.channel.peer_progress();
+        let stuck = self.stuck_at.swap(progress, Ordering::Relaxed) == progress;
+        if stuck && self.wants_attention() && self.presence().may_sleep() && !self.is_rung() {
+            self.ring();
+        }
+    }
+
+    fn is_rung(&self) -> bool {
+        self.rung_at.load(Ordering::Relaxed) == self.channel.peer_progress()
+    }
+
+    /// Reads the doorbell. False if the peer is gone.
+    pub(crate) fn answer_bell(&self) -> bool {
+        let mut bytes = [0u8; 256];
+        add(&self.counters.system_calls, 1);
+        match recv(&self.socket, &mut bytes, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => false,
+            Ok(_) => true,
+            Err(error) => error == rustix::io::Errno::AGAIN || error == rustix::io::Errno::INTR,
+        }
+    }
+}
+
+/// The words of the channel's page, as `donate` wants them.
+pub(crate) fn grant_words(words: urpc_channel::GrantWords<'_>) -> GrantWords<'_> {
+    GrantWords {
+        grant: words.grant,
+        cpu: words.cpu,
+        limit_us: words.limit_us,
+    }
+}
