@@ -21,6 +21,7 @@ use crate::binding::Binding;
 use crate::caller;
 use crate::entry;
 use crate::error::{CallError, CallErrorKind, Executed};
+use crate::linger;
 use crate::peer::Peer;
 use crate::pending::Answer;
 use crate::wire::{self, Nanos, Undecodable};
@@ -276,8 +277,16 @@ impl Raw {
         let deadline = own.min(inherited);
         let bytes = self.body.window_bytes();
         if binding.try_reserve(bytes) {
-            match binding.pending.begin(cx.waker(), deadline) {
-                Some(id) => return self.send(id, deadline),
+            // Footnote 1, R16: perhaps its task need not be put to sleep, and woken.
+            let lingers = linger::may(binding, cx.waker());
+            let waker = (!lingers).then_some(cx.waker());
+            match binding.pending.begin(waker, deadline) {
+                Some(id) => {
+                    if lingers {
+                        linger::until_answered(binding, id);
+                    }
+                    return self.send(id, deadline);
+                }
                 None => binding.channel.unreserve(bytes),
             }
         }

@@ -109,11 +109,12 @@ impl<A> Entry<A> {
         }
     }
 
-    /// Free → Waiting, by the one who took this entry's id from the free list. Returns the generation.
+    /// Free → Waiting, by the one who took this entry's id from the free list. Returns the generation. Without
+    /// a waker nobody is woken: [`wait`](Self::wait) follows.
     #[inline]
-    pub(crate) fn begin(&self, waker: Waker) -> u16 {
+    pub(crate) fn begin(&self, waker: Option<Waker>) -> u16 {
         let generation = ((self.word.load(Ordering::Relaxed) >> 16) as u16).wrapping_add(1);
-        self.set_waker(Some(waker));
+        self.waker_mut(|own| *own = waker);
         // Pairs with the Acquire in `deliver`: the answerer finds the waker.
         let word = u32::from(generation) << 16 | WAITING;
         self.word.store(word, Ordering::Release);
@@ -131,27 +132,42 @@ impl<A> Entry<A> {
         let word = self.word.load(Ordering::Acquire);
         match word & STATE {
             ANSWERED => Poll::Answered,
-            WAITING => {
-                if !self.change(word, REGISTERING) {
-                    return Poll::Busy;
-                }
-                self.waker_mut(|own| match own {
-                    Some(own) => own.clone_from(waker),
-                    None => *own = Some(waker.clone()),
-                });
-                // If an answer came meanwhile, its bearer left the waker to us; leave it for the next
-                // call to replace.
-                if self.change(word & !STATE | REGISTERING, WAITING) {
-                    Poll::Waiting
-                } else {
-                    Poll::Busy
-                }
-            }
+            WAITING if self.register(word, waker) => Poll::Waiting,
             _ => Poll::Busy,
         }
     }
 
-    /// Wakes the caller so that it looks at its deadline. False if somebody else is at the entry.
+    /// Registers `waker` for the call of generation `generation`, if that still waits for its answer. False if
+    /// it has to look again.
+    #[inline]
+    pub(crate) fn wait(&self, generation: u16, waker: &Waker) -> bool {
+        let word = self.word.load(Ordering::Acquire);
+        word == u32::from(generation) << 16 | WAITING && self.register(word, waker)
+    }
+
+    /// Whether the answer to the call of generation `generation` is there, or that has ended.
+    #[inline]
+    pub(crate) fn has_answered(&self, generation: u16) -> bool {
+        let word = self.word.load(Ordering::Relaxed);
+        word & STATE == ANSWERED || (word >> 16) as u16 != generation
+    }
+
+    /// Waiting → Registering → Waiting, with this waker. False if somebody else is at the entry.
+    fn register(&self, word: u32, waker: &Waker) -> bool {
+        if !self.change(word, REGISTERING) {
+            return false;
+        }
+        self.waker_mut(|own| match own {
+            Some(own) => own.clone_from(waker),
+            None => *own = Some(waker.clone()),
+        });
+        // If an answer came meanwhile, its bearer left the waker to us; leave it for the next call to
+        // replace.
+        self.change(word & !STATE | REGISTERING, WAITING)
+    }
+
+    /// Wakes the caller so that it looks at its deadline. False if that cannot be just now: it has not
+    /// registered yet, or somebody else is at the entry.
     pub(crate) fn nudge(&self) -> bool {
         let word = self.word.load(Ordering::Acquire);
         if word & STATE != WAITING {
@@ -160,13 +176,9 @@ impl<A> Entry<A> {
         if !self.change(word, REGISTERING) {
             return false;
         }
-        self.waker_mut(|waker| {
-            if let Some(waker) = waker {
-                waker.wake_by_ref();
-            }
-        });
+        let woken = self.waker_mut(|waker| waker.as_ref().map(Waker::wake_by_ref));
         self.change(word & !STATE | REGISTERING, WAITING);
-        true
+        woken.is_some()
     }
 
     /// Delivers the answer of generation `generation`: Waiting → Claimed → Answered, Abandoned → Free.
@@ -283,10 +295,6 @@ impl<A> Entry<A> {
             .is_ok()
     }
 
-    fn set_waker(&self, waker: Option<Waker>) {
-        self.waker_mut(|own| *own = waker);
-    }
-
     fn waker_mut<R>(&self, f: impl FnOnce(&mut Option<Waker>) -> R) -> R {
         // SAFETY: the callers hold the state in which the waker is theirs: `begin` a free entry taken
         // from the free list, `poll`, `nudge` and `leave` Registering, `deliver` Claimed.
@@ -308,7 +316,7 @@ mod tests {
     #[test]
     fn a_reply_meets_its_caller() {
         let entry = Entry::new();
-        let generation = entry.begin(Waker::noop().clone());
+        let generation = entry.begin(Some(Waker::noop().clone()));
         assert!(matches!(entry.poll(Waker::noop()), Poll::Waiting));
         let delivery = entry.deliver(generation, 42);
         assert!(matches!(delivery, Delivery::Delivered(Some(_))));
@@ -319,11 +327,11 @@ mod tests {
     fn a_second_a_stale_and_an_unasked_reply_are_unknown() {
         let entry = Entry::new();
         assert!(matches!(entry.deliver(0, 1), Delivery::Unknown));
-        let first = entry.begin(Waker::noop().clone());
+        let first = entry.begin(Some(Waker::noop().clone()));
         assert!(matches!(entry.deliver(first, 1), Delivery::Delivered(_)));
         assert!(matches!(entry.deliver(first, 2), Delivery::Unknown));
         assert_eq!(answer(&entry), 1);
-        let second = entry.begin(Waker::noop().clone());
+        let second = entry.begin(Some(Waker::noop().clone()));
         assert_ne!(first, second);
         assert!(matches!(entry.deliver(first, 3), Delivery::Unknown));
     }
@@ -331,7 +339,7 @@ mod tests {
     #[test]
     fn the_id_of_a_dropped_call_is_free_once_its_reply_has_come() {
         let entry = Entry::new();
-        let generation = entry.begin(Waker::noop().clone());
+        let generation = entry.begin(Some(Waker::noop().clone()));
         assert!(matches!(entry.abandon(), Leave::Abandoned));
         assert!(matches!(entry.deliver(generation, 1), Delivery::Freed));
         assert!(matches!(entry.deliver(generation, 1), Delivery::Unknown));
@@ -357,7 +365,7 @@ mod loom_entry {
     fn loom_a_cancel_and_a_reply_free_the_id_exactly_once() {
         loom::model(|| {
             let entry = Arc::new(Entry::new());
-            let generation = entry.begin(Waker::noop().clone());
+            let generation = entry.begin(Some(Waker::noop().clone()));
             let replier = {
                 let entry = entry.clone();
                 thread::spawn(move || entry.deliver(generation, 7))
@@ -383,7 +391,7 @@ mod loom_entry {
     fn loom_a_reply_is_not_missed_while_the_waker_changes() {
         loom::model(|| {
             let entry = Arc::new(Entry::new());
-            let generation = entry.begin(Waker::noop().clone());
+            let generation = entry.begin(Some(Waker::noop().clone()));
             let replier = {
                 let entry = entry.clone();
                 thread::spawn(move || match entry.deliver(generation, 7) {
@@ -406,12 +414,36 @@ mod loom_entry {
         });
     }
 
+    /// A caller that lingered registers its waker after all: it is woken, or sees the reply.
+    #[test]
+    fn loom_a_reply_is_not_missed_by_a_caller_that_registers_late() {
+        loom::model(|| {
+            let entry = Arc::new(Entry::new());
+            let generation = entry.begin(None);
+            let replier = {
+                let entry = entry.clone();
+                thread::spawn(move || match entry.deliver(generation, 7) {
+                    Delivery::Delivered(waker) => waker.map(Waker::wake),
+                    other => panic!("{other:?}"),
+                })
+            };
+            let count = std::sync::Arc::new(Count(AtomicUsize::new(0)));
+            let waker = Waker::from(count.clone());
+            let waits = entry.wait(generation, &waker);
+            replier.join().unwrap();
+            assert!(!waits || count.0.load(Std::SeqCst) == 1, "woken");
+            assert!(entry.has_answered(generation));
+            assert_eq!(entry.poll(&waker), Poll::Answered);
+            entry.clear();
+        });
+    }
+
     /// The death of the peer answers a call that a reply answers as well: one of them does.
     #[test]
     fn loom_a_call_is_answered_once_by_reply_or_by_close() {
         loom::model(|| {
             let entry = Arc::new(Entry::new());
-            let generation = entry.begin(Waker::noop().clone());
+            let generation = entry.begin(Some(Waker::noop().clone()));
             let closer = {
                 let entry = entry.clone();
                 thread::spawn(move || entry.deliver(generation, 1))

@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use urpc_channel::Glance;
@@ -67,6 +68,10 @@ impl Idle for Node {
         }
         self.presence().retract_rest();
         worker.retract_rest();
+    }
+
+    fn linger(&self, worker: &Worker, waker: &Waker) -> bool {
+        self.linger_for_call(worker, waker)
     }
 
     fn wake(&self, id: usize) {

@@ -92,6 +92,7 @@ mod idle;
 mod keeper;
 mod landing;
 mod limits;
+mod linger;
 mod names;
 mod node;
 mod offered;

@@ -42,6 +42,7 @@ pub(crate) struct Config {
     pub(crate) processors: usize,
     pub(crate) pin: Vec<u32>,
     pub(crate) spin: Duration,
+    pub(crate) linger: bool,
     pub(crate) grant_limit: Duration,
     pub(crate) call_deadline: Duration,
 }
@@ -54,6 +55,7 @@ pub(crate) struct Node {
     pub(crate) birthmark: Birthmark,
     /// More than one CPU is allowed: a peer can run while we do.
     pub(crate) parallel: bool,
+    lingers: bool,
     pub(crate) cpus: usize,
     /// The kernel lets processors be lent.
     pub(crate) lends: bool,
@@ -115,6 +117,7 @@ impl Node {
             me: me.clone(),
             birthmark,
             parallel: cpus > 1,
+            lingers: cpus > 1 && config.linger && !config.spin.is_zero(),
             cpus,
             lends: urpc_donate::lending_works(),
             executor: RwLock::new(None),
@@ -206,6 +209,12 @@ impl Node {
     #[inline]
     pub(crate) fn works() -> bool {
         !WORKS_FOR.get().is_null()
+    }
+
+    /// Whether callers may linger: the peer can run while this thread looks for its reply.
+    #[inline]
+    pub(crate) fn lingers(&self) -> bool {
+        self.lingers
     }
 
     pub(crate) fn me(&self) -> Option<Arc<Node>> {

@@ -65,9 +65,9 @@ impl Pending {
         }
     }
 
-    /// Takes an id for a call that `waker` waits for. `None` if all are taken: see [`room`](Self::room).
+    /// Takes an id for a call that `waker` waits for, or that is to [`wait`](Self::wait) later. `None` if all are taken: see [`room`](Self::room).
     /// The lowest free one, so that a few calls stay in a few cache lines.
-    pub(crate) fn begin(&self, waker: &Waker, deadline: Nanos) -> Option<u32> {
+    pub(crate) fn begin(&self, waker: Option<&Waker>, deadline: Nanos) -> Option<u32> {
         let index = self.take_index()?;
         let call = &self.calls[index];
         call.deadline.store(deadline.0, Ordering::Relaxed);
@@ -78,7 +78,7 @@ impl Pending {
         if deadline.0 < self.next_deadline.load(Ordering::SeqCst) {
             self.next_deadline.fetch_min(deadline.0, Ordering::SeqCst);
         }
-        let generation = call.entry.begin(waker.clone());
+        let generation = call.entry.begin(waker.cloned());
         Some(u32::from(generation) << 16 | index as u32)
     }
 
@@ -136,6 +136,18 @@ impl Pending {
     #[inline]
     pub(crate) fn poll(&self, id: u32, waker: &Waker) -> Poll {
         self.calls[index(id)].entry.poll(waker)
+    }
+
+    /// Whether the caller of `id` need not wait any more.
+    #[inline]
+    pub(crate) fn has_answered(&self, id: u32) -> bool {
+        let entry = &self.calls[index(id)].entry;
+        entry.has_answered((id >> 16) as u16)
+    }
+
+    /// Has `waker` woken with the answer to `id`. False if the caller has to look again.
+    pub(crate) fn wait(&self, id: u32, waker: &Waker) -> bool {
+        self.calls[index(id)].entry.wait((id >> 16) as u16, waker)
     }
 
     /// What the caller of `id` does with its answer, which is there.
@@ -284,9 +296,9 @@ mod tests {
         for calls in [1, 63, 64, 65, 1024] {
             let pending = pending(calls);
             let ids: Vec<_> = (0..calls)
-                .map(|_| pending.begin(Waker::noop(), Nanos::NEVER).unwrap())
+                .map(|_| pending.begin(Some(Waker::noop()), Nanos::NEVER).unwrap())
                 .collect();
-            assert!(pending.begin(Waker::noop(), Nanos::NEVER).is_none());
+            assert!(pending.begin(Some(Waker::noop()), Nanos::NEVER).is_none());
             for id in ids {
                 pending.undo(id);
             }
@@ -305,8 +317,8 @@ mod tests {
     #[test]
     fn deadlines_are_found_in_order() {
         let pending = pending(4);
-        let late = pending.begin(Waker::noop(), Nanos(50)).unwrap();
-        let early = pending.begin(Waker::noop(), Nanos(20)).unwrap();
+        let late = pending.begin(Some(Waker::noop()), Nanos(50)).unwrap();
+        let early = pending.begin(Some(Waker::noop()), Nanos(20)).unwrap();
         assert_eq!(pending.next_deadline(), Nanos(20));
         pending.undo(early);
         pending.expire(Nanos(30));
@@ -319,8 +331,8 @@ mod tests {
     #[test]
     fn all_callers_are_answered_when_the_channel_closes() {
         let pending = pending(3);
-        let a = pending.begin(Waker::noop(), Nanos::NEVER).unwrap();
-        let b = pending.begin(Waker::noop(), Nanos::NEVER).unwrap();
+        let a = pending.begin(Some(Waker::noop()), Nanos::NEVER).unwrap();
+        let b = pending.begin(Some(Waker::noop()), Nanos::NEVER).unwrap();
         assert!(pending.abandon(b));
         assert!(pending.unsettled());
         pending.fail_all(CallError::forked);

@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
 use crate::executor::Executor;
+use crate::linger;
 use crate::processor::{Granted, Processor};
 use crate::shared::Shared;
 use crate::worker::{Role, Seat, Worker};
@@ -122,7 +123,7 @@ fn as_worker<F: Future>(
     seat.work(|worker| {
         if main.take_woken() {
             worker.count();
-            if let Poll::Ready(value) = future.as_mut().poll(cx) {
+            if let Poll::Ready(value) = linger::poll(cx, |cx| future.as_mut().poll(cx)) {
                 output = Some(value);
                 return true;
             }

@@ -3,6 +3,8 @@
 //! The executor knows nothing of channels or processes. Where work may come from besides tasks, how a
 //! thread sleeps and who wakes it is the business of an [`Idle`].
 
+use std::task::Waker;
+
 use crate::worker::Worker;
 
 /// What a worker asks when no task is ready. One for each executor; called from all its threads.
@@ -27,6 +29,15 @@ pub trait Idle: Send + Sync + 'static {
     ///    [`timers().next()`](crate::Timers::next), read after 1;
     /// 4. [`worker.retract_rest()`](Worker::retract_rest).
     fn rest(&self, worker: &Worker);
+
+    /// The task that was just polled with `waker` waits, and a future in it has left `waker` out because
+    /// [`may_linger`](crate::may_linger) was true. Waits a moment for it, for as long as no other task is ready
+    /// ([`worker.has_work()`](Worker::has_work)). True if the task is to be polled again at once; false if
+    /// `waker` has been registered after all.
+    fn linger(&self, worker: &Worker, waker: &Waker) -> bool {
+        let _ = (worker, waker);
+        true
+    }
 
     /// Ends the rest of the worker of processor `id`: it has announced one, and a pusher has claimed
     /// it. Called from any thread. The worker may be awake again by then, or only on its way to

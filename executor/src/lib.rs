@@ -16,6 +16,7 @@
 //! | `block_on.rs` | a thread from outside, with or without a processor |
 //! | `shared.rs` | who is told of what, and the shutdown |
 //! | `task.rs`, `join.rs` | panics, aborts and ends of tasks |
+//! | `linger.rs` | a task whose wait is about to end is not put to sleep |
 //! | `timers.rs` | what happens later |
 //!
 //! # Caveats
@@ -30,6 +31,7 @@ mod block_on;
 mod executor;
 mod idle;
 mod join;
+mod linger;
 mod park;
 mod processor;
 mod queue;
@@ -43,6 +45,7 @@ mod worker;
 pub use executor::Executor;
 pub use idle::Idle;
 pub use join::{JoinError, JoinHandle};
+pub use linger::may_linger;
 pub use park::Park;
 pub use task::{YieldNow, yield_now};
 pub use timers::{Elapsed, Sleep, TimerKey, Timers, timeout_at};

@@ -98,6 +98,10 @@ impl Shared {
         self.closed.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn injected_is_empty(&self) -> bool {
+        self.injected.is_empty()
+    }
+
     /// Takes the oldest task of the shared queue.
     pub(crate) fn injected(&self) -> Option<Runnable> {
         // `is_empty` is two loads, an unsuccessful `pop` a locked instruction.

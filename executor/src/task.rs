@@ -16,6 +16,7 @@ use slab::Slab;
 
 use crate::executor::Executor;
 use crate::join::JoinHandle;
+use crate::linger;
 use crate::shared::Shared;
 use crate::worker::Worker;
 
@@ -85,10 +86,10 @@ impl<F: Future> Future for Task<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (mut slot, entry) = self.project();
-        let Some(future) = slot.as_mut().as_pin_mut() else {
+        let Some(mut future) = slot.as_mut().as_pin_mut() else {
             unreachable!("async-task polls no future that was ready");
         };
-        match future.poll(cx) {
+        match linger::poll(cx, |cx| future.as_mut().poll(cx)) {
             Poll::Ready(output) => {
                 let output = Output(Some(output));
                 Self::clear(slot);

@@ -220,6 +220,34 @@ impl Worker {
         }
     }
 
+    /// True if this thread is a worker with a processor, and nothing is ready for it but the task it polls.
+    #[inline]
+    pub(crate) fn is_alone() -> bool {
+        let look = |current: &RefCell<Option<Rc<Worker>>>| match &*current.borrow() {
+            Some(worker) => match &worker.processor {
+                Some(processor) => {
+                    processor.local.is_empty()
+                        && !worker.has_next()
+                        && worker.eager_depth.get() == 0
+                        && worker.since_scan.get() < TASKS_PER_SCAN
+                        && worker.executor.shared.injected_is_empty()
+                }
+                None => false,
+            },
+            None => false,
+        };
+        CURRENT.try_with(look).unwrap_or(false)
+    }
+
+    /// See [`Idle::linger`](crate::Idle::linger).
+    pub(crate) fn linger(waker: &Waker) -> bool {
+        let Some(worker) = Worker::current() else {
+            return true; // the next poll registers it
+        };
+        worker.count();
+        worker.executor.shared.idle.linger(&worker, waker)
+    }
+
     /// Notes that a task was run, or something of that kind.
     pub(crate) fn count(&self) {
         self.since_scan.set(self.since_scan.get() + 1);

@@ -1,0 +1,67 @@
+//! A caller that lingers: for the moment in which the reply is about to come, its task stays where it is (R16).
+//!
+//! "… the idle loop keeps the caller's context loaded": a worker with nothing else to do looks for the reply
+//! without putting the task to sleep, which saves the waking too. Only for a moment, in which the task
+//! cannot see anything else that might wake it; after that it sleeps like any other.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::task::Waker;
+
+use urpc_executor::Worker;
+
+use crate::binding::Binding;
+use crate::idle::scan_one;
+use crate::node::Node;
+
+/// Looks for the reply of a lingering call: some 256 × 10 ns, a few warm calls long.
+const LOOKS: u32 = 256;
+
+thread_local! {
+    /// The call of this thread that has no waker. The pointer is only compared.
+    static LINGERS: Cell<Option<(*const Binding, u32)>> = const { Cell::new(None) };
+}
+
+/// Whether a call that is polled with `waker` may do without it for now. Followed by [`until_answered`].
+#[inline]
+pub(crate) fn may(binding: &Arc<Binding>, waker: &Waker) -> bool {
+    LINGERS.set(None);
+    binding.node.lingers() && urpc_executor::may_linger(waker)
+}
+
+/// Call `id` has no waker.
+#[inline]
+pub(crate) fn until_answered(binding: &Arc<Binding>, id: u32) {
+    LINGERS.set(Some((Arc::as_ptr(binding), id)));
+}
+
+impl Node {
+    /// See [`Idle::linger`](urpc_executor::Idle::linger).
+    pub(crate) fn linger_for_call(&self, worker: &Worker, waker: &Waker) -> bool {
+        let Some((binding, id)) = LINGERS.take() else {
+            return false; // it could not begin, and waits for that
+        };
+        let bindings = self.local_bindings();
+        let Some(binding) = bindings
+            .iter()
+            .find(|other| std::ptr::eq(Arc::as_ptr(other), binding))
+        else {
+            return true; // the channel is closed
+        };
+        // Whom nobody runs cannot answer: then this processor has something better to do.
+        let looks = if binding.presence().awake() { LOOKS } else { 0 };
+        for _ in 0..looks {
+            for binding in bindings.iter() {
+                scan_one(binding);
+            }
+            if binding.pending.has_answered(id) {
+                return true;
+            }
+            if worker.has_work() {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        !binding.pending.wait(id, waker)
+    }
+}
