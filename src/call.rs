@@ -23,7 +23,6 @@ use crate::entry;
 use crate::error::{CallError, CallErrorKind, Executed};
 use crate::linger;
 use crate::peer::Peer;
-use crate::pending::Answer;
 use crate::wire::{self, Nanos, Undecodable};
 use crowded::Crowded;
 
@@ -163,10 +162,7 @@ impl Reply<'_> {
 
 impl Drop for Reply<'_> {
     fn drop(&mut self) {
-        let pending = &self.binding.pending;
-        let bytes = |answer: &Answer| answer.as_ref().map_or(0, Body::window_bytes);
-        let bytes = pending.look(self.id, bytes);
-        pending.end(self.id);
+        let bytes = self.binding.pending.end(self.id);
         self.binding.channel.freed(bytes);
     }
 }
@@ -395,8 +391,9 @@ impl Raw {
         if let Stage::Sent(_) = self.stage {
             self.stage = Stage::Done;
             let (binding, id) = (self.peer().binding(), self.id);
-            if binding.pending.abandon(id) {
-                binding.withdraw(id);
+            match binding.pending.abandon(id) {
+                Ok(()) => binding.withdraw(id),
+                Err(bytes) => binding.channel.freed(bytes),
             }
         }
     }

@@ -91,7 +91,7 @@ pub(crate) enum Leave {
 pub(crate) struct Entry<A> {
     word: AtomicU32,
     waker: UnsafeCell<Option<Waker>>,
-    answer: UnsafeCell<Option<A>>,
+    answer: UnsafeCell<A>,
 }
 
 // SAFETY: the cells are touched only by the party that the state word names in the table above, and
@@ -101,11 +101,12 @@ unsafe impl<A: Send> Sync for Entry<A> {}
 unsafe impl<A: Send> Send for Entry<A> {}
 
 impl<A> Entry<A> {
-    pub(crate) fn new() -> Self {
+    /// `empty` is what the cell of the answer holds until there is one.
+    pub(crate) fn new(empty: A) -> Self {
         Self {
             word: AtomicU32::new(FREE),
             waker: UnsafeCell::new(None),
-            answer: UnsafeCell::new(None),
+            answer: UnsafeCell::new(empty),
         }
     }
 
@@ -181,9 +182,10 @@ impl<A> Entry<A> {
         woken.is_some()
     }
 
-    /// Delivers the answer of generation `generation`: Waiting → Claimed → Answered, Abandoned → Free.
+    /// Delivers the answer of generation `generation`, which `put` puts in its place: Waiting → Claimed →
+    /// Answered, Abandoned → Free.
     #[inline]
-    pub(crate) fn deliver(&self, generation: u16, answer: A) -> Delivery {
+    pub(crate) fn deliver(&self, generation: u16, put: impl FnOnce(&mut A)) -> Delivery {
         let mut word = self.word.load(Ordering::Acquire);
         loop {
             if (word >> 16) as u16 != generation {
@@ -207,7 +209,7 @@ impl<A> Entry<A> {
             }
         }
         // SAFETY: in Claimed the answer is ours (see the table).
-        self.answer.with_mut(|cell| unsafe { *cell = Some(answer) });
+        self.answer.with_mut(|cell| put(unsafe { &mut *cell }));
         let waker = match word & STATE {
             WAITING => self.waker_mut(Option::take),
             _ => None, // the registrar has the waker, and looks again itself
@@ -264,17 +266,17 @@ impl<A> Entry<A> {
         self.assert_answered();
         // SAFETY: in Answered the cells are the caller's, and a call has one caller, who does not
         // clear what it looks at.
-        let look = |cell: *mut Option<A>| f(unsafe { &*cell }.as_ref().expect("an answer"));
-        self.answer.with_mut(look)
+        self.answer.with_mut(|cell| f(unsafe { &*cell }))
     }
 
-    /// Answered → Free, by the caller.
+    /// Answered → Free, by the caller, which makes the cell of the answer empty again.
     #[inline]
-    pub(crate) fn clear(&self) {
+    pub(crate) fn clear<R>(&self, empty: impl FnOnce(&mut A) -> R) -> R {
         let word = self.assert_answered();
         // SAFETY: as in `look`.
-        self.answer.with_mut(|cell| unsafe { *cell = None });
+        let result = self.answer.with_mut(|cell| empty(unsafe { &mut *cell }));
         self.word.store(word & !STATE | FREE, Ordering::Release);
+        result
     }
 
     #[inline]
@@ -309,40 +311,58 @@ mod tests {
     fn answer(entry: &Entry<i32>) -> i32 {
         assert_eq!(entry.poll(Waker::noop()), Poll::Answered);
         let answer = entry.look(|answer| *answer);
-        entry.clear();
+        entry.clear(|_| ());
         answer
     }
 
     #[test]
     fn a_reply_meets_its_caller() {
-        let entry = Entry::new();
+        let entry = Entry::new(0);
         let generation = entry.begin(Some(Waker::noop().clone()));
         assert!(matches!(entry.poll(Waker::noop()), Poll::Waiting));
-        let delivery = entry.deliver(generation, 42);
+        let delivery = entry.deliver(generation, |answer| *answer = 42);
         assert!(matches!(delivery, Delivery::Delivered(Some(_))));
         assert_eq!(answer(&entry), 42);
     }
 
     #[test]
     fn a_second_a_stale_and_an_unasked_reply_are_unknown() {
-        let entry = Entry::new();
-        assert!(matches!(entry.deliver(0, 1), Delivery::Unknown));
+        let entry = Entry::new(0);
+        assert!(matches!(
+            entry.deliver(0, |answer| *answer = 1),
+            Delivery::Unknown
+        ));
         let first = entry.begin(Some(Waker::noop().clone()));
-        assert!(matches!(entry.deliver(first, 1), Delivery::Delivered(_)));
-        assert!(matches!(entry.deliver(first, 2), Delivery::Unknown));
+        assert!(matches!(
+            entry.deliver(first, |answer| *answer = 1),
+            Delivery::Delivered(_)
+        ));
+        assert!(matches!(
+            entry.deliver(first, |answer| *answer = 2),
+            Delivery::Unknown
+        ));
         assert_eq!(answer(&entry), 1);
         let second = entry.begin(Some(Waker::noop().clone()));
         assert_ne!(first, second);
-        assert!(matches!(entry.deliver(first, 3), Delivery::Unknown));
+        assert!(matches!(
+            entry.deliver(first, |answer| *answer = 3),
+            Delivery::Unknown
+        ));
     }
 
     #[test]
     fn the_id_of_a_dropped_call_is_free_once_its_reply_has_come() {
-        let entry = Entry::new();
+        let entry = Entry::new(0);
         let generation = entry.begin(Some(Waker::noop().clone()));
         assert!(matches!(entry.abandon(), Leave::Abandoned));
-        assert!(matches!(entry.deliver(generation, 1), Delivery::Freed));
-        assert!(matches!(entry.deliver(generation, 1), Delivery::Unknown));
+        assert!(matches!(
+            entry.deliver(generation, |answer| *answer = 1),
+            Delivery::Freed
+        ));
+        assert!(matches!(
+            entry.deliver(generation, |answer| *answer = 1),
+            Delivery::Unknown
+        ));
     }
 }
 
@@ -364,11 +384,11 @@ mod loom_entry {
     #[test]
     fn loom_a_cancel_and_a_reply_free_the_id_exactly_once() {
         loom::model(|| {
-            let entry = Arc::new(Entry::new());
+            let entry = Arc::new(Entry::new(0));
             let generation = entry.begin(Some(Waker::noop().clone()));
             let replier = {
                 let entry = entry.clone();
-                thread::spawn(move || entry.deliver(generation, 7))
+                thread::spawn(move || entry.deliver(generation, |answer| *answer = 7))
             };
             let mut left = entry.abandon();
             let delivery = replier.join().unwrap();
@@ -379,7 +399,7 @@ mod loom_entry {
                 (Leave::Abandoned, Delivery::Freed) => {}
                 (Leave::Answered, Delivery::Delivered(_)) => {
                     assert_eq!(entry.look(|answer| *answer), 7);
-                    entry.clear();
+                    entry.clear(|_| ());
                 }
                 other => panic!("{other:?}"),
             }
@@ -390,14 +410,16 @@ mod loom_entry {
     #[test]
     fn loom_a_reply_is_not_missed_while_the_waker_changes() {
         loom::model(|| {
-            let entry = Arc::new(Entry::new());
+            let entry = Arc::new(Entry::new(0));
             let generation = entry.begin(Some(Waker::noop().clone()));
             let replier = {
                 let entry = entry.clone();
-                thread::spawn(move || match entry.deliver(generation, 7) {
-                    Delivery::Delivered(waker) => waker.map(Waker::wake),
-                    other => panic!("{other:?}"),
-                })
+                thread::spawn(
+                    move || match entry.deliver(generation, |answer| *answer = 7) {
+                        Delivery::Delivered(waker) => waker.map(Waker::wake),
+                        other => panic!("{other:?}"),
+                    },
+                )
             };
             let count = std::sync::Arc::new(Count(AtomicUsize::new(0)));
             let waker = Waker::from(count.clone());
@@ -410,7 +432,7 @@ mod loom_entry {
             }
             assert_eq!(entry.poll(&waker), Poll::Answered);
             assert_eq!(entry.look(|answer| *answer), 7);
-            entry.clear();
+            entry.clear(|_| ());
         });
     }
 
@@ -418,14 +440,16 @@ mod loom_entry {
     #[test]
     fn loom_a_reply_is_not_missed_by_a_caller_that_registers_late() {
         loom::model(|| {
-            let entry = Arc::new(Entry::new());
+            let entry = Arc::new(Entry::new(0));
             let generation = entry.begin(None);
             let replier = {
                 let entry = entry.clone();
-                thread::spawn(move || match entry.deliver(generation, 7) {
-                    Delivery::Delivered(waker) => waker.map(Waker::wake),
-                    other => panic!("{other:?}"),
-                })
+                thread::spawn(
+                    move || match entry.deliver(generation, |answer| *answer = 7) {
+                        Delivery::Delivered(waker) => waker.map(Waker::wake),
+                        other => panic!("{other:?}"),
+                    },
+                )
             };
             let count = std::sync::Arc::new(Count(AtomicUsize::new(0)));
             let waker = Waker::from(count.clone());
@@ -434,7 +458,7 @@ mod loom_entry {
             assert!(!waits || count.0.load(Std::SeqCst) == 1, "woken");
             assert!(entry.has_answered(generation));
             assert_eq!(entry.poll(&waker), Poll::Answered);
-            entry.clear();
+            entry.clear(|_| ());
         });
     }
 
@@ -442,13 +466,13 @@ mod loom_entry {
     #[test]
     fn loom_a_call_is_answered_once_by_reply_or_by_close() {
         loom::model(|| {
-            let entry = Arc::new(Entry::new());
+            let entry = Arc::new(Entry::new(0));
             let generation = entry.begin(Some(Waker::noop().clone()));
             let closer = {
                 let entry = entry.clone();
-                thread::spawn(move || entry.deliver(generation, 1))
+                thread::spawn(move || entry.deliver(generation, |answer| *answer = 1))
             };
-            let reply = entry.deliver(generation, 2);
+            let reply = entry.deliver(generation, |answer| *answer = 2);
             let close = closer.join().unwrap();
             let delivered = |d: &Delivery| usize::from(matches!(d, Delivery::Delivered(_)));
             assert_eq!(delivered(&reply) + delivered(&close), 1);

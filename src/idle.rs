@@ -136,7 +136,7 @@ impl Node {
         let mut blocked = false;
         for binding in bindings.iter() {
             binding.tell_drained();
-            binding.pending.tidy();
+            binding.channel.freed(binding.pending.tidy());
             binding.pending.wake_waiters();
             binding.channel.flush();
             blocked |= binding.channel.announce_blocked();

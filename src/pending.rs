@@ -53,7 +53,7 @@ impl Pending {
             free: free.collect(),
             calls: (0..calls)
                 .map(|_| Outgoing {
-                    entry: Entry::new(),
+                    entry: Entry::new(Ok(Body::EMPTY)),
                     deadline: AtomicU64::new(Nanos::NEVER.0),
                     uses: AtomicU32::new(0),
                 })
@@ -156,11 +156,16 @@ impl Pending {
         self.calls[index(id)].entry.look(f)
     }
 
-    /// The caller of `id` is done with its answer: the id is free.
+    /// The caller of `id` is done with its answer: the id is free. Returns how much of the byte window the
+    /// answer took.
     #[inline]
-    pub(crate) fn end(&self, id: u32) {
-        self.calls[index(id)].entry.clear();
+    pub(crate) fn end(&self, id: u32) -> usize {
+        let bytes = self.calls[index(id)].entry.clear(|answer| match answer {
+            Ok(Body::Inline(_)) => 0, // to be overwritten
+            _ => std::mem::replace(answer, Ok(Body::EMPTY)).map_or(0, |body| body.window_bytes()),
+        });
         self.free(index(id));
+        bytes
     }
 
     /// A call that could not be sent: its id is free again.
@@ -172,48 +177,46 @@ impl Pending {
         self.free(index(id));
     }
 
-    /// The caller of `id` is gone. True if the peer should be told.
-    pub(crate) fn abandon(&self, id: u32) -> bool {
+    /// The caller of `id` is gone. `Err` if its answer has come already: so much of the byte window that took.
+    /// Else the peer should be told.
+    pub(crate) fn abandon(&self, id: u32) -> Result<(), usize> {
         match self.calls[index(id)].entry.abandon() {
-            Leave::Abandoned => true,
-            Leave::Answered => {
-                self.end(id);
-                false
-            }
+            Leave::Abandoned => Ok(()),
+            Leave::Answered => Err(self.end(id)),
             Leave::Busy => {
                 let _ = self.left.push(id);
-                true
+                Ok(())
             }
         }
     }
 
-    /// Finishes what [`abandon`](Self::abandon) could not. Part of every scan that has time.
-    pub(crate) fn tidy(&self) {
-        for _ in 0..self.left.len() {
-            let Ok(id) = self.left.pop() else { return };
-            self.abandon(id);
-        }
+    /// Finishes what [`abandon`](Self::abandon) could not. Part of every scan that has time. Returns how much
+    /// of the byte window the answers took that nobody looks at.
+    pub(crate) fn tidy(&self) -> usize {
+        let ids = (0..self.left.len()).map_while(|_| self.left.pop().ok());
+        ids.map(|id| self.abandon(id).err().unwrap_or(0)).sum()
     }
 
-    /// Delivers an answer that a peer sent. `Err` if there is no such call.
+    /// Delivers an answer that a peer sent, if there is such a call and it has a caller: `put` puts it there.
     #[inline]
-    pub(crate) fn deliver(&self, id: u32, answer: Answer) -> Result<Option<Waker>, UnknownId> {
-        let call = self.calls.get(index(id)).ok_or(UnknownId(id))?;
-        match call.entry.deliver((id >> 16) as u16, answer) {
-            Delivery::Delivered(waker) => Ok(waker),
-            Delivery::Freed => {
-                self.free(index(id));
-                Ok(None)
-            }
-            Delivery::Unknown => Err(UnknownId(id)),
+    pub(crate) fn deliver(&self, id: u32, put: impl FnOnce(&mut Answer)) -> Delivery {
+        let Some(call) = self.calls.get(index(id)) else {
+            return Delivery::Unknown;
+        };
+        let delivery = call.entry.deliver((id >> 16) as u16, put);
+        if let Delivery::Freed = delivery {
+            self.free(index(id));
         }
+        delivery
     }
 
     /// Answers every call that still waits, with what `why` makes.
     pub(crate) fn fail_all(&self, mut why: impl FnMut() -> CallError) {
         for (i, call) in self.calls.iter().enumerate() {
             let id = u32::from(call.entry.generation()) << 16 | i as u32;
-            if let Ok(Some(waker)) = self.deliver(id, Err(why())) {
+            if let Delivery::Delivered(Some(waker)) =
+                self.deliver(id, |answer| *answer = Err(why()))
+            {
                 waker.wake();
             }
         }
@@ -279,10 +282,6 @@ impl Pending {
     }
 }
 
-/// A peer named a call that is not outstanding.
-#[derive(Debug)]
-pub(crate) struct UnknownId(pub(crate) u32);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,8 +309,7 @@ mod tests {
     #[test]
     fn an_index_beyond_the_table_is_unknown() {
         let pending = pending(2);
-        let answer = Err(CallError::forked());
-        assert!(pending.deliver(2, answer).is_err());
+        assert!(matches!(pending.deliver(2, |_| ()), Delivery::Unknown));
     }
 
     #[test]
@@ -333,7 +331,7 @@ mod tests {
         let pending = pending(3);
         let a = pending.begin(Some(Waker::noop()), Nanos::NEVER).unwrap();
         let b = pending.begin(Some(Waker::noop()), Nanos::NEVER).unwrap();
-        assert!(pending.abandon(b));
+        assert_eq!(pending.abandon(b), Ok(()));
         assert!(pending.unsettled());
         pending.fail_all(CallError::forked);
         assert!(!pending.unsettled() && pending.outstanding());

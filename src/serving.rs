@@ -139,6 +139,15 @@ pub(crate) struct Waiting {
     pub(crate) body: Body,
 }
 
+impl Waiting {
+    pub(crate) const EMPTY: Self = Self {
+        id: 0,
+        procedure: 0,
+        deadline_ms: 0,
+        body: Body::EMPTY,
+    };
+}
+
 /// A request on its way to its handler. It is answered by the method that consumes it.
 pub(crate) struct Request<'a> {
     binding: &'a Arc<Binding>,

@@ -135,6 +135,23 @@ fn all_sizes_at_once_do_not_mix() {
 }
 
 #[test]
+fn a_large_reply_that_nobody_takes_makes_room_for_others() {
+    with_server(async |peer| {
+        // More than the window of both sides holds.
+        for round in 0..20 {
+            let mut unwanted = urpc::call::<String>(&peer, "make", MAX / 2);
+            assert!(futures::poll!(&mut unwanted).is_pending());
+            // Dropped when it has come, while it comes, and before.
+            if round % 4 > 0 {
+                let len = if round % 4 == 1 { MAX / 2 } else { 1000 };
+                let other = urpc::call::<String>(&peer, "make", len).await;
+                assert_eq!(other.map(|text| text.len()), Ok(len));
+            }
+        }
+    });
+}
+
+#[test]
 fn one_byte_more_than_the_largest_is_not_sent() {
     with_server(|peer| async move {
         let before = peer.stats();

@@ -15,7 +15,7 @@
 use crate::fate::{Closed, Fate};
 use crate::incoming::Incoming;
 use crate::layout::{BLOCKED_AT, CONSUMED_AT, FREED_AT, INLINE};
-use crate::message::{Body, Head, Inline, Kind, Message};
+use crate::message::{Arrived, Body, Head, Inline, Kind, Message};
 use crate::outbox::{Inbox, Outbox};
 use crate::outgoing::{Item, Outgoing, Sent, Wire};
 use crate::ring::Words;
@@ -263,8 +263,20 @@ impl Channel {
     ///
     /// # Errors
     /// What the peer did wrong; also on every later call. The channel is closed then.
-    #[inline]
-    pub fn receive(&self, max: usize, sink: impl FnMut(Message)) -> Result<usize, Violation> {
+    pub fn receive(&self, max: usize, mut sink: impl FnMut(Message)) -> Result<usize, Violation> {
+        self.receive_with(max, |head, body| sink(head.with(body.into_body())))
+    }
+
+    /// [`receive`](Channel::receive), with bodies that are yet to be put where they are to stay.
+    ///
+    /// # Errors
+    /// Those of [`receive`](Channel::receive).
+    #[inline(always)]
+    pub fn receive_with(
+        &self,
+        max: usize,
+        sink: impl FnMut(Head, Arrived<'_>),
+    ) -> Result<usize, Violation> {
         if self.forked() {
             return Err(Violation::Forked);
         }

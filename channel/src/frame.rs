@@ -105,23 +105,20 @@ fn head(slot: &Slot, kind: Kind) -> Head {
     }
 }
 
-/// The message that `slot` carries, if it carries a whole one.
+/// The message that `slot` carries, if it carries a whole one: its head, and how many bytes of the payload.
 #[inline(always)]
-pub(crate) fn message(slot: &Slot) -> Option<Message> {
+pub(crate) fn message(slot: &Slot) -> Option<(Head, u8)> {
     let [code, len, ..] = slot.tag.to_le_bytes();
     let kind = kind(code)?;
-    if usize::from(len) > INLINE {
-        return None;
-    }
-    let body = Inline::of(slot.payload, len);
-    Some(head(slot, kind).with(Body::Inline(body)))
+    (usize::from(len) <= INLINE).then(|| (head(slot, kind), len))
 }
 
 impl Frame {
     /// What `slot` says, if a peer that keeps the rules can say it.
     pub(crate) fn parse(slot: &Slot, arena: u32, max_payload: u32) -> Result<Frame, Violation> {
-        if let Some(message) = message(slot) {
-            return Ok(Frame::Whole(message));
+        if let Some((head, len)) = message(slot) {
+            let body = Inline::of(slot.payload, len);
+            return Ok(Frame::Whole(head.with(Body::Inline(body))));
         }
         let [code, len, ..] = slot.tag.to_le_bytes();
         let part = code & PART;

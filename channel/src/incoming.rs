@@ -9,7 +9,7 @@ use crate::channel::Limits;
 use crate::end::End;
 use crate::frame::{self, Frame, Piece};
 use crate::layout::{FREED_AT, Geometry};
-use crate::message::{Body, Head, Kind, Message};
+use crate::message::{Arrival, Arrived, Head, Kind};
 use crate::ring::{Consumer, Slot, Words, is_published};
 use crate::sync::{AtomicU64, Ordering};
 use crate::violation::Violation;
@@ -70,7 +70,7 @@ impl Incoming {
         own: &impl Words,
         peer: &impl Words,
         max: usize,
-        mut sink: impl FnMut(Message),
+        mut sink: impl FnMut(Head, Arrived<'_>),
     ) -> Result<usize, Violation> {
         let Some(mut receiver) = self.end.try_take() else {
             return Ok(0);
@@ -84,28 +84,26 @@ impl Incoming {
             let Some(slot) = receiver.consumer.take(peer) else {
                 break;
             };
-            let message = match frame::message(&slot) {
-                Some(message) => Ok(Some(message)),
-                None => self.part(receiver, own, peer, &slot),
+            let (head, arrival) = match frame::message(&slot) {
+                Some((head, len)) => (head, Arrival::Inline(&slot.payload, len)),
+                None => match self.part(receiver, own, peer, &slot) {
+                    Ok(Some((head, bytes))) => (head, Arrival::Heap(bytes)),
+                    Ok(None) => continue,
+                    Err(violation) => {
+                        result = Err(violation);
+                        break;
+                    }
+                },
             };
-            match message {
-                Ok(None) => {}
-                Ok(Some(message)) => {
-                    count += 1;
-                    sink(message);
-                }
-                Err(violation) => {
-                    result = Err(violation);
-                    break;
-                }
-            }
+            count += 1;
+            sink(head, Arrived(arrival));
         }
         receiver.consumer.tell(own);
         self.next.store(receiver.consumer.next(), Ordering::Relaxed);
         result.map(|()| count)
     }
 
-    /// Takes a slot that is no whole message; returns one that is whole now.
+    /// Takes a slot that is no whole message; returns the one that is whole now.
     #[cold]
     fn part(
         &self,
@@ -113,11 +111,11 @@ impl Incoming {
         own: &impl Words,
         peer: &impl Words,
         slot: &Slot,
-    ) -> Result<Option<Message>, Violation> {
+    ) -> Result<Option<(Head, Vec<u8>)>, Violation> {
         match Frame::parse(slot, self.geometry.arena, self.limits.max_payload)? {
-            Frame::Whole(message) => Ok(Some(message)),
+            Frame::Whole(_) => unreachable!("`frame::message` finds these"),
             Frame::Piece(piece) => self.add(receiver, own, peer, piece),
-            Frame::Abort { id } => Ok(Some(receiver.abort(id, own))),
+            Frame::Abort { id } => Ok(Some((receiver.abort(id, own), Vec::new()))),
         }
     }
 
@@ -128,7 +126,7 @@ impl Incoming {
         own: &impl Words,
         peer: &impl Words,
         piece: Piece,
-    ) -> Result<Option<Message>, Violation> {
+    ) -> Result<Option<(Head, Vec<u8>)>, Violation> {
         let Piece {
             head,
             total,
@@ -162,7 +160,7 @@ impl Incoming {
             return Ok(None);
         }
         let whole = receiver.partials.remove(&key);
-        Ok(whole.map(|Partial { head, bytes, .. }| head.with(Body::Heap(bytes))))
+        Ok(whole.map(|Partial { head, bytes, .. }| (head, bytes)))
     }
 
     fn begin(
@@ -199,7 +197,7 @@ impl Incoming {
 
 impl Receiver {
     /// Drops what has come of call `id`. There may be nothing: then it was withdrawn before its first piece.
-    fn abort(&mut self, id: u32, own: &impl Words) -> Message {
+    fn abort(&mut self, id: u32, own: &impl Words) -> Head {
         if let Some(partial) = self.partials.remove(&(Kind::Call, id)) {
             own.add(FREED_AT, partial.total.into());
         }
@@ -209,6 +207,5 @@ impl Receiver {
             procedure: 0,
             deadline_ms: 0,
         }
-        .with(Body::EMPTY)
     }
 }

@@ -310,7 +310,7 @@ fn two_receivers_take_each_message_once() {
         let receive = |incoming: &Incoming, back: &Memory, ring: &Memory| {
             let mut ids = Vec::new();
             incoming
-                .receive(back, ring, 2, |got| ids.push(got.id))
+                .receive(back, ring, 2, |head, _| ids.push(head.id))
                 .expect("an honest peer");
             ids
         };

@@ -177,6 +177,49 @@ impl Payload {
     }
 }
 
+/// The body of a message that has just come in: copied out of the ring, and not yet where it is to stay.
+#[derive(Debug)]
+pub struct Arrived<'a>(pub(crate) Arrival<'a>);
+
+#[derive(Debug)]
+pub(crate) enum Arrival<'a> {
+    /// So many bytes, at most 48.
+    Inline(&'a Payload, u8),
+    Heap(Vec<u8>),
+}
+
+impl Arrived<'_> {
+    /// As [`Body::window_bytes`].
+    #[inline(always)]
+    pub fn window_bytes(&self) -> usize {
+        match &self.0 {
+            Arrival::Heap(bytes) if bytes.len() > INLINE => bytes.len(),
+            _ => 0,
+        }
+    }
+
+    /// Puts the bytes in the place of `body`'s.
+    #[inline(always)]
+    pub fn read_into(self, body: &mut Body) {
+        match (self.0, body) {
+            (Arrival::Inline(payload, len), Body::Inline(inline)) => {
+                inline.payload = *payload;
+                inline.len = len;
+            }
+            (arrival, body) => *body = Arrived(arrival).into_body(),
+        }
+    }
+
+    /// The bytes as a body of their own.
+    #[inline(always)]
+    pub fn into_body(self) -> Body {
+        match self.0 {
+            Arrival::Inline(payload, len) => Body::Inline(Inline::of(*payload, len)),
+            Arrival::Heap(bytes) => Body::Heap(bytes),
+        }
+    }
+}
+
 impl std::fmt::Debug for Inline {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.as_bytes().fmt(f)

@@ -9,6 +9,7 @@
 //! After `fork()` the child has no mappings (`MADV_DONTFORK`); a [`Birthmark`] tells it so.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
@@ -200,10 +201,12 @@ impl Region {
     pub(crate) fn load_payload(&self, offset: usize) -> Payload {
         debug_assert!(offset.is_multiple_of(LINE));
         let from = self.at(offset + PAYLOAD_AT, INLINE);
-        let mut to = Payload([0; INLINE]);
-        // SAFETY: `at` keeps the source within the mapping, and `to` is ours.
-        unsafe { copy_payload(from.as_ptr(), to.0.as_mut_ptr()) };
-        to
+        let mut to = MaybeUninit::<Payload>::uninit();
+        // SAFETY: `at` keeps the source within the mapping, and `to` is ours; all of it is written.
+        unsafe {
+            copy_payload(from.as_ptr(), to.as_mut_ptr().cast());
+            to.assume_init()
+        }
     }
 
     /// Stores the payload of the slot at `offset`, a multiple of 64, of a region of our own.

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
-use urpc_channel::{Kind, Message};
+use urpc_channel::{Arrived, Head, Kind};
 
 use super::Binding;
+use crate::entry::Delivery;
 use crate::limits;
 use crate::pending::Answer;
 use crate::serving::{Request, Waiting};
@@ -20,15 +21,17 @@ use crate::wire::Status;
 #[derive(Default)]
 pub(crate) struct Scratch {
     wakers: Vec<Waker>,
+    /// The first `begun` are calls, the others empty ones to be used again.
     calls: Vec<Waiting>,
+    begun: usize,
 }
 
 impl Binding {
     /// Takes what has come in, and acts on it. True if there was anything.
     pub(crate) fn receive(self: &Arc<Self>, scratch: &mut Scratch) -> bool {
         let mut wrong = None;
-        let taken = self.channel.receive(limits::BATCH, |message| {
-            if let Err(text) = self.sort(message, scratch) {
+        let taken = self.channel.receive_with(limits::BATCH, |head, body| {
+            if let Err(text) = self.sort(head, body, scratch) {
                 wrong.get_or_insert(text);
             }
         });
@@ -38,7 +41,7 @@ impl Binding {
             (_, Some(wrong)) => self.break_off(&wrong),
         };
         // Two phases: nothing of this touches the ring, whose lines are still on their way.
-        if scratch.calls.is_empty()
+        if scratch.begun == 0
             && scratch.wakers.len() == 1
             && let Some(waker) = scratch.wakers.pop()
         {
@@ -48,20 +51,19 @@ impl Binding {
         for waker in scratch.wakers.drain(..) {
             waker.wake();
         }
-        for waiting in &mut scratch.calls {
+        for waiting in &mut scratch.calls[..std::mem::take(&mut scratch.begun)] {
             if let Some(request) = Request::take_up(self, waiting) {
                 self.offer.dispatch(request);
             }
         }
-        scratch.calls.clear();
         received
     }
 
     /// Takes what a peer had sent before it went: whoever it answered is told, nobody is served.
     pub(super) fn receive_replies(&self) {
         let mut last = Scratch::default();
-        let _ = self.channel.receive(usize::MAX, |message| {
-            let _ = self.sort(message, &mut last);
+        let _ = self.channel.receive_with(usize::MAX, |head, body| {
+            let _ = self.sort(head, body, &mut last);
         });
         for waker in last.wakers {
             waker.wake();
@@ -76,9 +78,9 @@ impl Binding {
 
     /// The quick part, under the receiving end's lock: what has to happen in order.
     #[inline(always)]
-    fn sort(&self, message: Message, scratch: &mut Scratch) -> Result<(), String> {
-        match message.kind {
-            Kind::Reply => self.deliver(message.id, Ok(message.body), scratch),
+    fn sort(&self, head: Head, body: Arrived<'_>, scratch: &mut Scratch) -> Result<(), String> {
+        match head.kind {
+            Kind::Reply => self.deliver(head.id, body, scratch),
             Kind::Call => {
                 // An id is free when its answer is on the way, so the credit alone does not bound answers
                 // that nobody reads. An honest peer leaves us at most its calls to answer, and ours and
@@ -86,26 +88,34 @@ impl Binding {
                 if self.channel.backlog() > 4 * u64::from(self.limits.calls) {
                     return Err("it calls on and on without reading the answers".into());
                 }
-                self.begin(message, scratch)
+                self.begin(head, body, scratch)
             }
-            _ => self.sort_rare(message, scratch),
+            _ => self.sort_rare(head, body, scratch),
         }
     }
 
     #[cold]
-    fn sort_rare(&self, message: Message, scratch: &mut Scratch) -> Result<(), String> {
-        let id = message.id;
-        match message.kind {
+    fn sort_rare(
+        &self,
+        head: Head,
+        body: Arrived<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<(), String> {
+        let id = head.id;
+        match head.kind {
             Kind::Failed => {
-                let error = Status::into_error(message.procedure, message.body.as_slice());
-                self.channel.freed(message.body.window_bytes());
-                let error = error.ok_or_else(|| format!("status {} is none", message.procedure))?;
-                self.deliver(id, Err(error), scratch)?;
+                let body = body.into_body();
+                let error = Status::into_error(head.procedure, body.as_slice());
+                self.channel.freed(body.window_bytes());
+                let error = error.ok_or_else(|| format!("status {} is none", head.procedure))?;
+                let put = |answer: &mut Answer| *answer = Err(error);
+                let delivery = self.pending.deliver(id, put);
+                self.delivered(id, 0, delivery, scratch)?;
             }
             Kind::Cancel => self.serving.cancel(id),
             Kind::Aborted => {
                 // Half of a request came, then its caller was gone. It is answered like any other.
-                self.begin(message, scratch)?;
+                self.begin(head, body, scratch)?;
                 self.serving.cancel(id);
             }
             Kind::Goodbye => self.leaving.store(true, Ordering::Release),
@@ -115,38 +125,51 @@ impl Binding {
     }
 
     #[inline(always)]
-    fn begin(&self, message: Message, scratch: &mut Scratch) -> Result<(), String> {
-        if !self.serving.begin(message.id) {
+    fn begin(&self, head: Head, body: Arrived<'_>, scratch: &mut Scratch) -> Result<(), String> {
+        if !self.serving.begin(head.id) {
             return Err(wrong(
                 "called with an id that is live or beyond the credit",
-                message.id,
+                head.id,
             ));
         }
-        let Message {
-            id,
-            procedure,
-            deadline_ms,
-            body,
-            ..
-        } = message;
-        scratch.calls.push(Waiting {
-            id,
-            procedure,
-            deadline_ms,
-            body,
-        });
+        if scratch.begun == scratch.calls.len() {
+            scratch.calls.push(Waiting::EMPTY);
+        }
+        let waiting = &mut scratch.calls[scratch.begun];
+        waiting.id = head.id;
+        waiting.procedure = head.procedure;
+        waiting.deadline_ms = head.deadline_ms;
+        body.read_into(&mut waiting.body);
+        scratch.begun += 1;
         Ok(())
     }
 
     #[inline(always)]
-    fn deliver(&self, id: u32, answer: Answer, scratch: &mut Scratch) -> Result<(), String> {
-        match self.pending.deliver(id, answer) {
-            Ok(waker) => {
-                scratch.wakers.extend(waker);
-                Ok(())
-            }
-            Err(unknown) => Err(wrong("answered what is no call", unknown.0)),
+    fn deliver(&self, id: u32, body: Arrived<'_>, scratch: &mut Scratch) -> Result<(), String> {
+        let bytes = body.window_bytes();
+        let put = |answer: &mut Answer| match answer {
+            Ok(place) => body.read_into(place),
+            Err(_) => *answer = Ok(body.into_body()),
+        };
+        let delivery = self.pending.deliver(id, put);
+        self.delivered(id, bytes, delivery, scratch)
+    }
+
+    #[inline(always)]
+    fn delivered(
+        &self,
+        id: u32,
+        bytes: usize,
+        delivery: Delivery,
+        scratch: &mut Scratch,
+    ) -> Result<(), String> {
+        match delivery {
+            Delivery::Delivered(Some(waker)) => scratch.wakers.push(waker),
+            Delivery::Delivered(None) => {}
+            Delivery::Freed => self.channel.freed(bytes), // nobody will look at them
+            Delivery::Unknown => return Err(wrong("answered what is no call", id)),
         }
+        Ok(())
     }
 }
 
