@@ -92,7 +92,7 @@ async fn calls(peer: &Peer) {
             })
         })
         .collect();
-    let later = join_all((0..50).map(|n| urpc::call::<u64>(peer, "later", n))).await;
+    let later = join_all((0..50u64).map(|n| urpc::call::<u64>(peer, "later", n))).await;
     for (n, later) in (0..).zip(later) {
         assert_eq!(later.unwrap(), n);
     }
