@@ -100,8 +100,8 @@ impl Ready {
 
     /// The task, if it is one of executor `serial`.
     pub(crate) fn of(mut self, serial: u32) -> Option<Runnable> {
-        let task = self.task.take_if(|task| task.metadata().serial == serial);
-        task // else `self` is dropped, and the count of its own executor is right again
+        // If it is not, `self` is dropped, and the count of its own executor is right again.
+        self.task.take_if(|task| task.metadata().serial == serial)
     }
 }
 

@@ -34,14 +34,6 @@ thread_local! {
     static DRAINING: Cell<u32> = const { Cell::new(0) };
 }
 
-/// The queue that all threads share.
-enum Common {
-    /// What became ready outside of a worker, or had no place in its queue.
-    Injected(ConcurrentQueue<Runnable>),
-    /// Everything that is ready, in the application's order: the queues of the workers stay empty.
-    Ordered(Ordered),
-}
-
 /// What the threads of an executor share.
 pub(crate) struct Shared {
     /// Never used for another executor.
@@ -52,7 +44,10 @@ pub(crate) struct Shared {
     pub(crate) pool: Pool,
     /// One for each processor: anybody may steal.
     pub(crate) thieves: Box<[Thief]>,
-    common: Common,
+    /// What became ready outside of a worker, or had no place in its queue.
+    injected: ConcurrentQueue<Runnable>,
+    /// If the application chose a discipline: everything that is ready. All other queues stay empty then.
+    ordered: Option<Ordered>,
     pub(crate) timers: Timers,
     pub(crate) registry: Registry,
     closed: AtomicBool,
@@ -83,10 +78,6 @@ impl Shared {
         let Ok(serial) = u32::try_from(SERIALS.fetch_add(1, Ordering::Relaxed)) else {
             panic!("{} executors in the life of one process", u32::MAX);
         };
-        let common = match discipline {
-            None => Common::Injected(ConcurrentQueue::unbounded()),
-            Some(discipline) => Common::Ordered(Ordered::new(discipline, serial)),
-        };
         let shared = Arc::new(Shared {
             serial,
             name: name.to_owned(),
@@ -94,7 +85,8 @@ impl Shared {
             rest: Rest::new(),
             pool: Pool::new(free),
             thieves: thieves.into(),
-            common,
+            injected: ConcurrentQueue::unbounded(),
+            ordered: discipline.map(|discipline| Ordered::new(discipline, serial)),
             timers: Timers::new(),
             registry: Registry::new(),
             closed: AtomicBool::new(false),
@@ -121,31 +113,30 @@ impl Shared {
 
     /// The application's order, if it chose one.
     pub(crate) fn ordered(&self) -> Option<&Ordered> {
-        match &self.common {
-            Common::Injected(_) => None,
-            Common::Ordered(ordered) => Some(ordered),
-        }
+        self.ordered.as_ref()
     }
 
     /// Takes the next task of the shared queue.
     pub(crate) fn injected(&self) -> Option<Runnable> {
-        match &self.common {
-            // `is_empty` is two loads, an unsuccessful `pop` a locked instruction.
-            Common::Injected(queue) if queue.is_empty() => None,
-            Common::Injected(queue) => queue.pop().ok(),
-            Common::Ordered(ordered) => ordered.pop(),
+        if let Some(ordered) = &self.ordered {
+            return ordered.pop();
+        }
+        // `is_empty` is two loads, an unsuccessful `pop` a locked instruction.
+        if self.injected.is_empty() {
+            None
+        } else {
+            self.injected.pop().ok()
         }
     }
 
     /// Puts a task into the shared queue and tells nobody.
     pub(crate) fn push(&self, task: Runnable) {
-        match &self.common {
-            // The queue has no bound and is never closed, so this always has room.
-            Common::Injected(queue) => drop(queue.push(task).ok()),
-            Common::Ordered(ordered) => {
-                ordered.push(task);
-            }
+        if let Some(ordered) = &self.ordered {
+            ordered.push(task);
+            return;
         }
+        // The queue has no bound and is never closed, so this always has room.
+        let _ = self.injected.push(task);
     }
 
     /// Puts a task into the shared queue from outside.
@@ -160,11 +151,10 @@ impl Shared {
     }
 
     pub(crate) fn has_ready(&self) -> bool {
-        let common = match &self.common {
-            Common::Injected(queue) => queue.is_empty(),
-            Common::Ordered(ordered) => ordered.is_empty(),
-        };
-        !common || self.thieves.iter().any(|thief| !thief.is_empty())
+        if let Some(ordered) = &self.ordered {
+            return !ordered.is_empty();
+        }
+        !self.injected.is_empty() || self.thieves.iter().any(|thief| !thief.is_empty())
     }
 
     pub(crate) fn notify(self: &Arc<Self>) {

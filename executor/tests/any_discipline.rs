@@ -220,14 +220,16 @@ fn a_task_of_another_executor_is_dropped_not_run() {
     watched(|| {
         let shared = Arc::new(Lifo::new());
         let (here, there) = (executor(1, shared.clone()), executor(0, shared));
-        let foreign = here.block_on(async {
+        let mut foreign = None;
+        here.block_on(async {
             let own = here.spawn(async {});
-            let foreign = there.spawn(async { unreachable!("nobody runs tasks there") });
+            foreign = Some(there.spawn(async { unreachable!("nobody runs tasks there") }));
             own.await.expect("it ran");
-            foreign
         });
         assert!(!here.has_ready() && !there.has_ready());
-        let error = there.block_on(foreign).expect_err("it was dropped");
+        let error = there
+            .block_on(foreign.unwrap())
+            .expect_err("it was dropped");
         assert!(error.is_aborted());
         here.shutdown();
         there.shutdown();
