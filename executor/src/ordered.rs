@@ -37,6 +37,8 @@ impl Ordered {
     }
 
     /// Appends a task, and says how many are ready now. It tells nobody.
+    // Out of line, like `pop`: the way of a task without a discipline leads past both.
+    #[inline(never)]
     pub(crate) fn push(&self, task: Runnable) -> usize {
         let task = Ready::new(task);
         // If this panics, the hook has said so, and the task is dropped and counted as such.
@@ -45,6 +47,7 @@ impl Ordered {
     }
 
     /// Takes the task that is to run now.
+    #[inline(never)]
     pub(crate) fn pop(&self) -> Option<Runnable> {
         while self.count.claim() {
             let popped = catch_unwind(AssertUnwindSafe(|| self.discipline.pop()));

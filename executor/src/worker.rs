@@ -18,6 +18,7 @@ use std::task::Waker;
 
 use crate::block_on::Main;
 use crate::executor::Executor;
+use crate::ordered::Ordered;
 use crate::processor::Processor;
 use crate::task::Runnable;
 
@@ -42,6 +43,18 @@ pub(crate) enum Role {
     Guest,
 }
 
+/// Where a task goes that becomes ready on a worker with a processor. One byte at hand says it, so that the
+/// possibility of another order costs nothing where there is none.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    /// The processor's own queue.
+    Local,
+    /// The worker's `next`, if that queue is empty: within [`run_next`] only.
+    Next,
+    /// The discipline that the application chose, always.
+    Ordered,
+}
+
 /// The context of a thread that runs tasks, as an [`Idle`](crate::Idle) sees it.
 pub struct Worker {
     executor: Executor,
@@ -53,8 +66,7 @@ pub struct Worker {
     /// The task to be run next, see [`run_next`]. Nobody can steal it, so it is here only between a scan and
     /// the next poll.
     next: Cell<Option<Runnable>>,
-    /// What becomes ready now goes to `next`.
-    is_next: Cell<bool>,
+    place: Cell<Place>,
     /// Tasks since the last look at everything.
     since_scan: Cell<u32>,
     eager_depth: Cell<u32>,
@@ -139,14 +151,14 @@ impl Worker {
     fn ready(&self, task: Runnable) -> Result<(), Runnable> {
         let shared = &self.executor.shared;
         match &self.processor {
-            Some(processor) if self.is_next.get() && processor.local.is_empty() => {
+            Some(processor) if self.place.get() == Place::Next && processor.local.is_empty() => {
                 if let Some(before) = self.next.replace(Some(task)) {
                     shared.push(before);
                 }
                 Ok(())
             }
             Some(processor) => {
-                let queued = match shared.ordered() {
+                let queued = match self.ordered() {
                     None => processor.local.push(task).unwrap_or_else(|task| {
                         shared.push(task);
                         2
@@ -165,6 +177,14 @@ impl Worker {
                 Ok(())
             }
             None => Err(task),
+        }
+    }
+
+    /// The discipline, if there is one.
+    fn ordered(&self) -> Option<&Ordered> {
+        match self.place.get() {
+            Place::Local | Place::Next => None,
+            Place::Ordered => self.executor.shared.ordered(),
         }
     }
 
@@ -251,17 +271,17 @@ pub fn run_next(waker: Waker) {
     let Some(worker) = Worker::current() else {
         return waker.wake();
     };
-    if worker.executor.shared.ordered().is_some() {
+    if worker.place.get() == Place::Ordered {
         return waker.wake(); // it has its place in the application's order
     }
     /// A waker may be anybody's, and panic.
     struct Reset(Rc<Worker>);
     impl Drop for Reset {
         fn drop(&mut self) {
-            self.0.is_next.set(false);
+            self.0.place.set(Place::Local);
         }
     }
-    worker.is_next.set(true);
+    worker.place.set(Place::Next);
     let _reset = Reset(worker);
     waker.wake();
 }

@@ -8,7 +8,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 
-use super::{CURRENT, Role, Worker};
+use super::{CURRENT, Place, Role, Worker};
 use crate::executor::Executor;
 use crate::processor::Processor;
 
@@ -32,7 +32,10 @@ impl Seat {
             role,
             shard,
             next: Cell::new(None),
-            is_next: Cell::new(false),
+            place: Cell::new(match executor.shared.ordered() {
+                None => Place::Local,
+                Some(_) => Place::Ordered,
+            }),
             since_scan: Cell::new(0),
             eager_depth: Cell::new(0),
         });
