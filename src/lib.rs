@@ -67,7 +67,8 @@
 //!   [`Procedure`] make [`Call`]s, which are lazy futures. Dropping one cancels it.
 //! - **Failing**: a [`CallError`] says first of all whether the procedure can have run ([`Executed`]).
 //! - **Processors**: a [`Runtime`] has as many as it is told; the default is one, and none is allowed. Most
-//!   programs need only [`main`](macro@main) and [`spawn`]. Work that blocks goes to [`unblock`], waiting
+//!   programs need only [`main`](macro@main) and [`spawn`]. The order of ready tasks can be replaced
+//!   ([`Builder::discipline`]). Work that blocks goes to [`unblock`], waiting
 //!   to [`time`] and [`sync`]. A client works under any executor: the default runtime starts by itself.
 //! - **What it did**: [`stats`] and [`Peer::stats`] count calls, processors lent and kernel crossings.
 //!
@@ -86,6 +87,7 @@ mod binding;
 mod call;
 mod caller;
 mod connect;
+mod discipline;
 mod entry;
 mod error;
 mod idle;
@@ -113,11 +115,12 @@ pub use caller::{Caller, caller};
 pub use connect::{Connect, connect, connect_fd};
 pub use error::{CallError, CallErrorKind, Error, ErrorKind, Executed, Result};
 pub use peer::{Peer, Procedure};
-pub use runtime::{Builder, Runtime, block_on, spawn, stats, unblock};
+pub use runtime::{Builder, Runtime, block_on, spawn, spawn_with, stats, unblock};
 pub use serve::{Server, ServerBuilder, serve, serve_fd};
 pub use service::Service;
 pub use stats::Stats;
 pub use urpc_donate::Credentials;
+pub use urpc_executor::{Discipline, Fifo, Lifo, Priorities, Ready};
 pub use urpc_executor::{JoinError, JoinHandle, YieldNow, yield_now};
 pub use urpc_macros::{main, service, test};
 

@@ -19,6 +19,7 @@ use urpc_executor::{Executor, JoinHandle};
 use crate::bell::Bell;
 use crate::binding::{Binding, Scratch};
 use crate::caller;
+use crate::discipline::MakeDiscipline;
 use crate::error::{Error, Result};
 use crate::keeper::{self, Keeper};
 use crate::landing;
@@ -45,6 +46,8 @@ pub(crate) struct Config {
     pub(crate) linger: bool,
     pub(crate) grant_limit: Duration,
     pub(crate) call_deadline: Duration,
+    /// `None`: each processor has a queue of its own.
+    pub(crate) discipline: Option<MakeDiscipline>,
 }
 
 /// See the [module's documentation](self).
@@ -137,7 +140,12 @@ impl Node {
             past: Mutex::new(Stats::default()),
             config,
         });
-        let executor = Executor::new(processors, "urpc", node.clone());
+        let executor = match &node.config.discipline {
+            None => Executor::new(processors, "urpc", node.clone()),
+            Some(chosen) => {
+                Executor::with_discipline(processors, "urpc", node.clone(), chosen.make())
+            }
+        };
         *write(&node.executor) = Some(executor);
         node.thread("urpc-keeper", keeper::run).map_err(failed)?;
         if processors == 0 {

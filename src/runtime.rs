@@ -6,8 +6,9 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use urpc_executor::{Executor, JoinHandle};
+use urpc_executor::{Discipline, Executor, JoinHandle};
 
+use crate::discipline::MakeDiscipline;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::node::{Config, Node, lock};
@@ -53,6 +54,7 @@ impl Runtime {
                 linger: true,
                 grant_limit: limits::GRANT_LIMIT,
                 call_deadline: limits::CALL_DEADLINE,
+                discipline: None,
             },
         }
     }
@@ -75,6 +77,15 @@ impl Runtime {
         future: impl Future<Output = T> + Send + 'static,
     ) -> JoinHandle<T> {
         self.executor.spawn(future)
+    }
+
+    /// Starts a task with a priority, see [`spawn_with`](crate::spawn_with).
+    pub fn spawn_with<T: Send + 'static>(
+        &self,
+        priority: i32,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.executor.spawn_with(priority, future)
     }
 
     /// Counts of this runtime and its channels.
@@ -164,6 +175,46 @@ impl Builder {
         self
     }
 
+    /// The order in which ready tasks run: [`Fifo`](crate::Fifo), [`Lifo`](crate::Lifo),
+    /// [`Priorities`](crate::Priorities), or one of your own, see [`Discipline`]. Each runtime that is
+    /// built makes its own.
+    ///
+    /// The default is none of these, and the fastest: each processor has a queue of its own, first in,
+    /// first out, and takes from others when that is empty; a task whose reply comes in goes ahead.
+    ///
+    /// What a discipline cannot put off: the future of a `block_on`, the first poll of a handler, and the
+    /// looks at the channels between tasks.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    ///
+    /// let rt = urpc::Runtime::builder()
+    ///     .discipline(urpc::Priorities::new)
+    ///     .build()?;
+    /// let order = Arc::new(Mutex::new(Vec::new()));
+    /// rt.block_on(async {
+    ///     let note = |n| {
+    ///         let order = Arc::clone(&order);
+    ///         async move { order.lock().unwrap().push(n) }
+    ///     };
+    ///     let low = urpc::spawn_with(-1, note(-1));
+    ///     let plain = urpc::spawn(note(0));
+    ///     let high = urpc::spawn_with(7, note(7));
+    ///     for task in [low, plain, high] {
+    ///         task.await.unwrap();
+    ///     }
+    /// });
+    /// assert_eq!(*order.lock().unwrap(), [7, 0, -1]);
+    /// # Ok::<(), urpc::Error>(())
+    /// ```
+    pub fn discipline<D: Discipline>(
+        mut self,
+        make: impl Fn() -> D + Send + Sync + 'static,
+    ) -> Self {
+        self.config.discipline = Some(MakeDiscipline::new(make));
+        self
+    }
+
     /// Starts the runtime.
     ///
     /// # Errors
@@ -234,6 +285,15 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// ```
 pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
     current_executor().spawn(future)
+}
+
+/// Starts a task with a priority: a number that the runtime's [`discipline`](Builder::discipline) may
+/// order by. Without one it means nothing. All other tasks, handlers included, have priority 0.
+pub fn spawn_with<T: Send + 'static>(
+    priority: i32,
+    future: impl Future<Output = T> + Send + 'static,
+) -> JoinHandle<T> {
+    current_executor().spawn_with(priority, future)
 }
 
 /// Runs blocking work off the processors, on a pool of threads that grows and shrinks.

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use crate::block_on;
+use crate::discipline::Discipline;
 use crate::idle::Idle;
 use crate::join::JoinHandle;
 use crate::shared::Shared;
@@ -40,7 +41,24 @@ impl Executor {
     /// With more than 64 processors.
     pub fn new(processors: usize, name: &str, idle: Arc<dyn Idle>) -> Executor {
         Executor {
-            shared: Shared::new(processors, name, idle),
+            shared: Shared::new(processors, name, idle, None),
+        }
+    }
+
+    /// The same, with an order of its ready tasks that the application chooses, see [`Discipline`]:
+    /// [`Fifo`](crate::Fifo), [`Lifo`](crate::Lifo), [`Priorities`](crate::Priorities), or its own. The
+    /// discipline is this executor's alone; a task of another one that it gives is dropped.
+    ///
+    /// # Panics
+    /// With more than 64 processors.
+    pub fn with_discipline(
+        processors: usize,
+        name: &str,
+        idle: Arc<dyn Idle>,
+        discipline: Arc<dyn Discipline>,
+    ) -> Executor {
+        Executor {
+            shared: Shared::new(processors, name, idle, Some(discipline)),
         }
     }
 
@@ -61,10 +79,23 @@ impl Executor {
     where
         T: Send + 'static,
     {
+        self.spawn_with(0, future)
+    }
+
+    /// The same, with a priority: a number that the executor's [`Discipline`] may order by. It means
+    /// nothing without one. 0 is what every other task has, and negative ones are allowed.
+    pub fn spawn_with<T>(
+        &self,
+        priority: i32,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T>
+    where
+        T: Send + 'static,
+    {
         if self.shared.is_closed() {
             return JoinHandle::never();
         }
-        let (runnable, handle) = task(self, future);
+        let (runnable, handle) = task(self, priority, future);
         runnable.schedule();
         handle
     }
@@ -81,7 +112,7 @@ impl Executor {
         if self.shared.is_closed() {
             return JoinHandle::never();
         }
-        let (runnable, handle) = task(self, future);
+        let (runnable, handle) = task(self, 0, future);
         if let Err(runnable) = Worker::run_here(self.shared.serial, runnable) {
             runnable.schedule();
         }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use async_task::FallibleTask;
 
-use crate::task::Output;
+use crate::task::{Output, Tag};
 
 /// Waits for a task and yields what it made.
 ///
@@ -29,7 +29,7 @@ pub struct JoinHandle<T> {
 }
 
 enum State<T> {
-    Running(FallibleTask<Output<T>, u64>),
+    Running(FallibleTask<Output<T>, Tag>),
     /// Aborted, and perhaps still in the middle of a poll: waits until the future is dropped.
     Aborting {
         end: Pin<Box<dyn Future<Output = Option<Output<T>>> + Send>>,
@@ -61,7 +61,7 @@ impl<T> State<T> {
 
 impl<T> JoinHandle<T> {
     /// The handle of a task.
-    pub(crate) fn of(task: FallibleTask<Output<T>, u64>) -> JoinHandle<T> {
+    pub(crate) fn of(task: FallibleTask<Output<T>, Tag>) -> JoinHandle<T> {
         JoinHandle::new(State::Running(task))
     }
 

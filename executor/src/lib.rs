@@ -9,8 +9,9 @@
 //! # Where things are
 //! | file | promise |
 //! | --- | --- |
-//! | `worker.rs` | the loop, and its order of search |
+//! | `worker.rs`, `worker/` | the loop, and its order of search |
 //! | `queue.rs` | a processor's ready queue: each task is taken once |
+//! | `discipline.rs`, `ordered.rs` | the order of tasks, if the application chooses it |
 //! | `rest.rs` | no task is lost between a push and a rest |
 //! | `processor.rs` | never more than n threads with a processor |
 //! | `block_on.rs` | a thread from outside, with or without a processor |
@@ -23,15 +24,19 @@
 //! - A task that blocks its thread keeps the processor. What is in that processor's queue can be
 //!   stolen, but nobody is woken for the sake of a single task there: it is meant for the worker
 //!   itself, next.
+//! - With a [`Discipline`], a task's first poll by [`Executor::spawn_eager`] and the future of a `block_on`
+//!   still come before all that is ready. A discipline that panics or loses tasks harms its own process.
 //! - A task whose wakers are all gone is kept until the shutdown: it is still registered.
 //! - [`Executor::shutdown`] waits for polls in progress, however long they take.
 //! - Under `panic = "abort"` a task's panic ends the process.
 
 mod block_on;
+mod discipline;
 mod executor;
 mod idle;
 mod join;
 mod linger;
+mod ordered;
 mod park;
 mod processor;
 mod queue;
@@ -42,6 +47,7 @@ mod task;
 mod timers;
 mod worker;
 
+pub use discipline::{Discipline, Fifo, Lifo, Priorities, Ready};
 pub use executor::Executor;
 pub use idle::Idle;
 pub use join::{JoinError, JoinHandle};

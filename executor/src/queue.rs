@@ -186,6 +186,7 @@ impl Thief {
 #[cfg(all(test, not(urpc_loom)))]
 mod tests {
     use super::*;
+    use crate::task::Tag;
 
     fn number(n: usize) -> NonNull<()> {
         NonNull::new(std::ptr::without_provenance_mut(n)).expect("not 0")
@@ -218,7 +219,10 @@ mod tests {
         let (home, _) = queue();
         let mut handles = Vec::new();
         for _ in 0..9 {
-            let builder = async_task::Builder::new().metadata(0);
+            let builder = async_task::Builder::new().metadata(Tag {
+                serial: 0,
+                priority: 0,
+            });
             let (runnable, handle) = builder.spawn(|_| async {}, |_| {});
             assert!(rich.push(runnable).is_ok());
             handles.push(handle);

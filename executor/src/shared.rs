@@ -14,8 +14,10 @@ use std::thread;
 use concurrent_queue::ConcurrentQueue;
 
 use crate::block_on::Main;
+use crate::discipline::Discipline;
 use crate::executor::Executor;
 use crate::idle::Idle;
+use crate::ordered::Ordered;
 use crate::processor::{Call, Granted, Pool, Processor};
 use crate::queue::{Thief, queue};
 use crate::rest::{MOST_PROCESSORS, Rest};
@@ -24,18 +26,18 @@ use crate::timers::Timers;
 use crate::worker::{Role, Seat};
 
 /// The executors that exist, by serial number, for wakes from threads that are none of theirs.
-static EXECUTORS: RwLock<BTreeMap<u64, Weak<Shared>>> = RwLock::new(BTreeMap::new());
+static EXECUTORS: RwLock<BTreeMap<u32, Weak<Shared>>> = RwLock::new(BTreeMap::new());
 
 thread_local! {
     /// The executor (or 0) that this thread drains: what the tasks dropped in [`Shared::drain`] wake,
     /// the loop there will meet.
-    static DRAINING: Cell<u64> = const { Cell::new(0) };
+    static DRAINING: Cell<u32> = const { Cell::new(0) };
 }
 
 /// What the threads of an executor share.
 pub(crate) struct Shared {
     /// Never used for another executor.
-    pub(crate) serial: u64,
+    pub(crate) serial: u32,
     name: String,
     pub(crate) idle: Arc<dyn Idle>,
     pub(crate) rest: Rest,
@@ -44,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) thieves: Box<[Thief]>,
     /// What became ready outside of a worker, or had no place in its queue.
     injected: ConcurrentQueue<Runnable>,
+    /// If the application chose a discipline: everything that is ready. All other queues stay empty then.
+    ordered: Option<Ordered>,
     pub(crate) timers: Timers,
     pub(crate) registry: Registry,
     closed: AtomicBool,
@@ -51,7 +55,12 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// See [`Executor::new`].
-    pub(crate) fn new(processors: usize, name: &str, idle: Arc<dyn Idle>) -> Arc<Shared> {
+    pub(crate) fn new(
+        processors: usize,
+        name: &str,
+        idle: Arc<dyn Idle>,
+        discipline: Option<Arc<dyn Discipline>>,
+    ) -> Arc<Shared> {
         static SERIALS: AtomicU64 = AtomicU64::new(1);
         assert!(
             processors <= MOST_PROCESSORS,
@@ -66,14 +75,18 @@ impl Shared {
             .map(processor)
             .rev()
             .collect();
+        let Ok(serial) = u32::try_from(SERIALS.fetch_add(1, Ordering::Relaxed)) else {
+            panic!("{} executors in the life of one process", u32::MAX);
+        };
         let shared = Arc::new(Shared {
-            serial: SERIALS.fetch_add(1, Ordering::Relaxed),
+            serial,
             name: name.to_owned(),
             idle,
             rest: Rest::new(),
             pool: Pool::new(free),
             thieves: thieves.into(),
             injected: ConcurrentQueue::unbounded(),
+            ordered: discipline.map(|discipline| Ordered::new(discipline, serial)),
             timers: Timers::new(),
             registry: Registry::new(),
             closed: AtomicBool::new(false),
@@ -89,7 +102,7 @@ impl Shared {
     }
 
     /// The executor with this serial number, if it still exists.
-    pub(crate) fn of(serial: u64) -> Option<Arc<Shared>> {
+    pub(crate) fn of(serial: u32) -> Option<Arc<Shared>> {
         let executors = EXECUTORS.read().unwrap_or_else(PoisonError::into_inner);
         executors.get(&serial).and_then(Weak::upgrade)
     }
@@ -98,12 +111,16 @@ impl Shared {
         self.closed.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn injected_is_empty(&self) -> bool {
-        self.injected.is_empty()
+    /// The application's order, if it chose one.
+    pub(crate) fn ordered(&self) -> Option<&Ordered> {
+        self.ordered.as_ref()
     }
 
-    /// Takes the oldest task of the shared queue.
+    /// Takes the next task of the shared queue.
     pub(crate) fn injected(&self) -> Option<Runnable> {
+        if let Some(ordered) = &self.ordered {
+            return ordered.pop();
+        }
         // `is_empty` is two loads, an unsuccessful `pop` a locked instruction.
         if self.injected.is_empty() {
             None
@@ -114,6 +131,10 @@ impl Shared {
 
     /// Puts a task into the shared queue and tells nobody.
     pub(crate) fn push(&self, task: Runnable) {
+        if let Some(ordered) = &self.ordered {
+            ordered.push(task);
+            return;
+        }
         // The queue has no bound and is never closed, so this always has room.
         let _ = self.injected.push(task);
     }
@@ -130,6 +151,9 @@ impl Shared {
     }
 
     pub(crate) fn has_ready(&self) -> bool {
+        if let Some(ordered) = &self.ordered {
+            return !ordered.is_empty();
+        }
         !self.injected.is_empty() || self.thieves.iter().any(|thief| !thief.is_empty())
     }
 

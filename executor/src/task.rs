@@ -20,14 +20,27 @@ use crate::linger;
 use crate::shared::Shared;
 use crate::worker::Worker;
 
-/// A task that is ready. Its metadata is the serial number of its executor.
-pub(crate) type Runnable = async_task::Runnable<u64>;
+/// A task that is ready.
+pub(crate) type Runnable = async_task::Runnable<Tag>;
+
+/// What async-task keeps with each task, without an allocation of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Tag {
+    /// Of its executor.
+    pub(crate) serial: u32,
+    /// For a discipline; nobody else looks at it.
+    pub(crate) priority: i32,
+}
 
 /// Parts of the registry, each with its lock; a worker uses the one of its processor.
 const SHARDS: usize = 8;
 
 /// Makes a task of a future. It is neither queued nor polled yet.
-pub(crate) fn task<F>(executor: &Executor, future: F) -> (Runnable, JoinHandle<F::Output>)
+pub(crate) fn task<F>(
+    executor: &Executor,
+    priority: i32,
+    future: F,
+) -> (Runnable, JoinHandle<F::Output>)
 where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
@@ -35,8 +48,11 @@ where
     // for each task, and make a circle of the executor and the tasks in its queues. It is not in the
     // closure, for which async-task would count a reference to the task each time it is ready.
     let builder = async_task::Builder::new().propagate_panic(true);
-    let builder = builder.metadata(executor.shared.serial);
-    let new = |_: &u64| Task {
+    let builder = builder.metadata(Tag {
+        serial: executor.shared.serial,
+        priority,
+    });
+    let new = |_: &Tag| Task {
         future: Some(future),
         entry: None,
     };
@@ -47,7 +63,7 @@ where
 /// Called by async-task when a task is ready: puts it where somebody will run it.
 fn ready(task: Runnable) {
     if let Err(task) = Worker::ready_here(task) {
-        match Shared::of(*task.metadata()) {
+        match Shared::of(task.metadata().serial) {
             Some(shared) => shared.inject(task),
             None => drop(task), // the executor is gone, and its tasks with it
         }
@@ -145,7 +161,7 @@ struct Shard {
 
 /// A task's place in the registry of its executor.
 struct Entry {
-    serial: u64,
+    serial: u32,
     shard: usize,
     key: usize,
 }

@@ -1,20 +1,24 @@
-//! The worker: a thread that runs tasks, and the order in which it looks for them.
+//! The worker: a thread that runs tasks.
 //!
 //! A thread is at most one [`Worker`] at a time, and a thread-local knows which, so that a wake on a
-//! worker costs a push and no locked instruction. Whoever holds a processor runs [`Worker::work`];
-//! guests run [`Worker::work_as_guest`].
+//! worker costs a push and no locked instruction. `worker/seat.rs` makes it one, `worker/search.rs` has
+//! its loop, and the order in which it looks for tasks.
+
+mod search;
+mod seat;
+
+pub(crate) use seat::Seat;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::task::Waker;
 
 use crate::block_on::Main;
 use crate::executor::Executor;
+use crate::ordered::Ordered;
 use crate::processor::Processor;
 use crate::task::Runnable;
 
@@ -39,12 +43,16 @@ pub(crate) enum Role {
     Guest,
 }
 
-/// What a worker found.
-enum Found {
-    Task(Runnable),
-    /// Something was done that may have made a task ready.
-    Something,
-    Nothing,
+/// Where a task goes that becomes ready on a worker with a processor. One byte at hand says it, so that the
+/// possibility of another order costs nothing where there is none.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    /// The processor's own queue.
+    Local,
+    /// The worker's `next`, if that queue is empty: within [`run_next`] only.
+    Next,
+    /// The discipline that the application chose, always.
+    Ordered,
 }
 
 /// The context of a thread that runs tasks, as an [`Idle`](crate::Idle) sees it.
@@ -58,8 +66,7 @@ pub struct Worker {
     /// The task to be run next, see [`run_next`]. Nobody can steal it, so it is here only between a scan and
     /// the next poll.
     next: Cell<Option<Runnable>>,
-    /// What becomes ready now goes to `next`.
-    is_next: Cell<bool>,
+    place: Cell<Place>,
     /// Tasks since the last look at everything.
     since_scan: Cell<u32>,
     eager_depth: Cell<u32>,
@@ -126,116 +133,18 @@ impl Worker {
         shared.is_closed() || (matches!(self.role, Role::Reserve) && shared.pool.wanted())
     }
 
-    /// Runs tasks until `finished`, which is asked between any two of them, or until this worker
-    /// must leave its processor.
-    fn work(&self, mut finished: impl FnMut(&Worker) -> bool) {
-        let Some(processor) = &self.processor else {
-            unreachable!("work() is called with a processor in hand");
-        };
-        while !self.must_leave() {
-            if let Some(task) = self.next.take() {
-                self.run(task);
-            } else if finished(self) {
-                break;
-            } else {
-                match self.find(processor) {
-                    Found::Task(task) => self.run(task),
-                    Found::Something => {}
-                    Found::Nothing => self.executor.shared.idle.rest(self),
-                }
-            }
-        }
-    }
-
-    /// The order of search. A scan costs cache misses, so it comes only when nothing is ready here
-    /// (R15), and before a theft, because what it finds is a caller who waits.
-    fn find(&self, processor: &Processor) -> Found {
-        if self.since_scan.get() >= TASKS_PER_SCAN {
-            return self.look_around(processor);
-        }
-        if let Some(task) = processor.local.pop().or_else(|| self.injected()) {
-            return Found::Task(task);
-        }
-        if self.main_is_woken() {
-            return Found::Something;
-        }
-        if self.executor.shared.idle.scan(self, false) {
-            self.count();
-            return Found::Something;
-        }
-        if let Some(task) = self.steal(processor) {
-            return Found::Task(task);
-        }
-        if self.executor.shared.timers.fire() {
-            Found::Something
-        } else {
-            Found::Nothing
-        }
-    }
-
-    /// Looks at everything, so that tasks that keep one another ready starve nobody: outside, timers,
-    /// and then the queues, the shared one first.
-    fn look_around(&self, processor: &Processor) -> Found {
-        self.since_scan.set(0);
-        self.executor.shared.idle.scan(self, true);
-        self.executor.shared.timers.fire();
-        // If nothing is there, an idle look comes next, and only that leads to a rest.
-        self.injected()
-            .or_else(|| processor.local.pop())
-            .or_else(|| self.steal(processor))
-            .map_or(Found::Something, Found::Task)
-    }
-
-    fn injected(&self) -> Option<Runnable> {
-        self.executor.shared.injected()
-    }
-
-    /// Takes tasks of another processor, starting with the next one, so that thieves spread.
-    fn steal(&self, processor: &Processor) -> Option<Runnable> {
-        let thieves = &self.executor.shared.thieves;
-        let (before, after) = thieves.split_at(processor.id);
-        after[1..]
-            .iter()
-            .chain(before)
-            .find_map(|thief| thief.steal_half(&processor.local))
-    }
-
-    /// Runs tasks without a processor of this executor: the loop of [`Executor::run_while`].
-    fn work_as_guest(&self, mut more: impl FnMut() -> bool, mut scan: impl FnMut(&Worker) -> bool) {
-        let shared = &self.executor.shared;
-        while !shared.is_closed() && more() {
-            if self.since_scan.get() >= TASKS_PER_SCAN {
-                self.since_scan.set(0);
-                scan(self);
-                shared.timers.fire();
-            }
-            let stolen = || shared.thieves.iter().find_map(|thief| thief.steal());
-            if let Some(task) = self.injected().or_else(stolen) {
-                self.run(task);
-            } else if scan(self) || shared.timers.fire() {
-                self.count();
-            } else {
-                break;
-            }
-        }
-    }
-
-    /// True if this thread is a worker with a processor, and nothing is ready for it but the task it polls.
+    /// True if this thread is a worker with a processor, and no task is ready but the one it polls.
     #[inline]
     pub(crate) fn is_alone() -> bool {
-        let look = |current: &RefCell<Option<Rc<Worker>>>| match &*current.borrow() {
-            Some(worker) => match &worker.processor {
-                Some(processor) => {
-                    processor.local.is_empty()
-                        && !worker.has_next()
-                        && worker.eager_depth.get() == 0
-                        && worker.since_scan.get() < TASKS_PER_SCAN
-                        && worker.executor.shared.injected_is_empty()
-                }
-                None => false,
-            },
-            None => false,
+        let alone = |worker: &Worker| {
+            worker.has_processor()
+                && worker.eager_depth.get() == 0
+                && worker.since_scan.get() < TASKS_PER_SCAN
+                && !worker.has_next()
+                && !worker.executor.shared.has_ready()
         };
+        let look =
+            |current: &RefCell<Option<Rc<Worker>>>| current.borrow().as_deref().is_some_and(alone);
         CURRENT.try_with(look).unwrap_or(false)
     }
 
@@ -266,17 +175,20 @@ impl Worker {
     fn ready(&self, task: Runnable) -> Result<(), Runnable> {
         let shared = &self.executor.shared;
         match &self.processor {
-            Some(processor) if self.is_next.get() && processor.local.is_empty() => {
+            Some(processor) if self.place.get() == Place::Next && processor.local.is_empty() => {
                 if let Some(before) = self.next.replace(Some(task)) {
                     shared.push(before);
                 }
                 Ok(())
             }
             Some(processor) => {
-                let queued = processor.local.push(task).unwrap_or_else(|task| {
-                    shared.push(task);
-                    2
-                });
+                let queued = match self.ordered() {
+                    None => processor.local.push(task).unwrap_or_else(|task| {
+                        shared.push(task);
+                        2
+                    }),
+                    Some(ordered) => ordered.push(task),
+                };
                 // One is for this worker itself. The look is a hint, without a fence: if it misses
                 // a worker that goes to rest just now, the task is only run here, a little later.
                 if queued >= 2 && shared.rest.anybody() {
@@ -292,9 +204,17 @@ impl Worker {
         }
     }
 
+    /// The discipline, if there is one.
+    fn ordered(&self) -> Option<&Ordered> {
+        match self.place.get() {
+            Place::Local | Place::Next => None,
+            Place::Ordered => self.executor.shared.ordered(),
+        }
+    }
+
     /// Hands a ready task to the worker that this thread is, if it is one of its executor.
     pub(crate) fn ready_here(task: Runnable) -> Result<(), Runnable> {
-        let serial = *task.metadata();
+        let serial = task.metadata().serial;
         // The task stays in `task` if the thread-local is gone already, at the end of a thread.
         let mut task = Some(task);
         let _ = CURRENT.try_with(|current| {
@@ -309,7 +229,7 @@ impl Worker {
     }
 
     /// Polls a new task at once if this thread runs tasks of executor `serial`, else gives it back.
-    pub(crate) fn run_here(serial: u64, task: Runnable) -> Result<(), Runnable> {
+    pub(crate) fn run_here(serial: u32, task: Runnable) -> Result<(), Runnable> {
         let Some(worker) = Worker::current() else {
             return Err(task);
         };
@@ -375,14 +295,17 @@ pub fn run_next(waker: Waker) {
     let Some(worker) = Worker::current() else {
         return waker.wake();
     };
+    if worker.place.get() == Place::Ordered {
+        return waker.wake(); // it has its place in the application's order
+    }
     /// A waker may be anybody's, and panic.
     struct Reset(Rc<Worker>);
     impl Drop for Reset {
         fn drop(&mut self) {
-            self.0.is_next.set(false);
+            self.0.place.set(Place::Local);
         }
     }
-    worker.is_next.set(true);
+    worker.place.set(Place::Next);
     let _reset = Reset(worker);
     waker.wake();
 }
@@ -392,99 +315,5 @@ pub fn run_next(waker: Waker) {
 pub fn look_around_next() {
     if let Some(worker) = Worker::current() {
         worker.since_scan.set(TASKS_PER_SCAN);
-    }
-}
-
-/// A thread's being a worker, from [`take`](Seat::take) to drop; the processor goes back then.
-pub(crate) struct Seat {
-    /// `None` only in `drop`.
-    worker: Option<Rc<Worker>>,
-}
-
-impl Seat {
-    /// Makes this thread a worker. The caller has checked that it is none yet.
-    pub(crate) fn take(executor: &Executor, processor: Option<Processor>, role: Role) -> Seat {
-        static GUESTS: AtomicUsize = AtomicUsize::new(0);
-        let shard = match &processor {
-            Some(processor) => processor.id,
-            None => GUESTS.fetch_add(1, Ordering::Relaxed),
-        };
-        let worker = Rc::new(Worker {
-            executor: executor.clone(),
-            processor,
-            role,
-            shard,
-            next: Cell::new(None),
-            is_next: Cell::new(false),
-            since_scan: Cell::new(0),
-            eager_depth: Cell::new(0),
-        });
-        let before = CURRENT.with(|current| current.replace(Some(worker.clone())));
-        debug_assert!(before.is_none(), "a thread is one worker at a time");
-        if worker.has_processor() {
-            executor.shared.idle.arrive(&worker);
-        }
-        Seat {
-            worker: Some(worker),
-        }
-    }
-
-    /// See [`Worker::work`].
-    pub(crate) fn work(&self, finished: impl FnMut(&Worker) -> bool) {
-        Worker::work(self, finished);
-    }
-
-    /// See [`Worker::work_as_guest`].
-    pub(crate) fn work_as_guest(
-        &self,
-        more: impl FnMut() -> bool,
-        scan: impl FnMut(&Worker) -> bool,
-    ) {
-        Worker::work_as_guest(self, more, scan);
-    }
-}
-
-impl Deref for Seat {
-    type Target = Worker;
-
-    fn deref(&self) -> &Worker {
-        match &self.worker {
-            Some(worker) => worker,
-            None => unreachable!("the worker is there until the seat is dropped"),
-        }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let Some(worker) = self.worker.take() else {
-            return;
-        };
-        let shared = worker.executor.shared.clone();
-        if worker.has_processor() {
-            // Only a panic out of `Idle` leaves these marks behind.
-            worker.set_lent(false);
-            worker.retract_rest();
-            shared.idle.leave(&worker);
-        }
-        drop(CURRENT.with(|current| current.replace(None)));
-        // Other clones live only inside a poll, and that is over, so this is the last one.
-        if let Some(Worker {
-            processor: Some(processor),
-            next,
-            ..
-        }) = Rc::into_inner(worker)
-        {
-            if let Some(task) = next.into_inner() {
-                shared.push(task);
-            }
-            shared.give_back(processor);
-        }
-        // Pairs with the fence in `Shared::shutdown`: either that drains what this thread pushed
-        // last, or we see that it has been.
-        fence(Ordering::SeqCst);
-        if shared.is_closed() {
-            shared.drain();
-        }
     }
 }

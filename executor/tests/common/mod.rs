@@ -1,4 +1,5 @@
 //! What the tests share: a watchdog, and flags that tell of a drop.
+#![allow(dead_code)] // no test file uses all of it
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,0 +1,110 @@
+//! How a thread becomes a worker, and what it leaves behind.
+//!
+//! A [`Seat`] is the only way to be one. Its end puts the processor back and tells somebody of what is
+//! still ready, and after a shutdown it drops what this thread pushed last.
+
+use std::cell::Cell;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
+
+use super::{CURRENT, Place, Role, Worker};
+use crate::executor::Executor;
+use crate::processor::Processor;
+
+/// A thread's being a worker, from [`take`](Seat::take) to drop; the processor goes back then.
+pub(crate) struct Seat {
+    /// `None` only in `drop`.
+    worker: Option<Rc<Worker>>,
+}
+
+impl Seat {
+    /// Makes this thread a worker. The caller has checked that it is none yet.
+    pub(crate) fn take(executor: &Executor, processor: Option<Processor>, role: Role) -> Seat {
+        static GUESTS: AtomicUsize = AtomicUsize::new(0);
+        let shard = match &processor {
+            Some(processor) => processor.id,
+            None => GUESTS.fetch_add(1, Ordering::Relaxed),
+        };
+        let worker = Rc::new(Worker {
+            executor: executor.clone(),
+            processor,
+            role,
+            shard,
+            next: Cell::new(None),
+            place: Cell::new(match executor.shared.ordered() {
+                None => Place::Local,
+                Some(_) => Place::Ordered,
+            }),
+            since_scan: Cell::new(0),
+            eager_depth: Cell::new(0),
+        });
+        let before = CURRENT.with(|current| current.replace(Some(worker.clone())));
+        debug_assert!(before.is_none(), "a thread is one worker at a time");
+        if worker.has_processor() {
+            executor.shared.idle.arrive(&worker);
+        }
+        Seat {
+            worker: Some(worker),
+        }
+    }
+
+    /// See [`Worker::work`].
+    pub(crate) fn work(&self, finished: impl FnMut(&Worker) -> bool) {
+        Worker::work(self, finished);
+    }
+
+    /// See [`Worker::work_as_guest`].
+    pub(crate) fn work_as_guest(
+        &self,
+        more: impl FnMut() -> bool,
+        scan: impl FnMut(&Worker) -> bool,
+    ) {
+        Worker::work_as_guest(self, more, scan);
+    }
+}
+
+impl Deref for Seat {
+    type Target = Worker;
+
+    fn deref(&self) -> &Worker {
+        match &self.worker {
+            Some(worker) => worker,
+            None => unreachable!("the worker is there until the seat is dropped"),
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let Some(worker) = self.worker.take() else {
+            return;
+        };
+        let shared = worker.executor.shared.clone();
+        if worker.has_processor() {
+            // Only a panic out of `Idle` leaves these marks behind.
+            worker.set_lent(false);
+            worker.retract_rest();
+            shared.idle.leave(&worker);
+        }
+        drop(CURRENT.with(|current| current.replace(None)));
+        // Other clones live only inside a poll, and that is over, so this is the last one.
+        if let Some(Worker {
+            processor: Some(processor),
+            next,
+            ..
+        }) = Rc::into_inner(worker)
+        {
+            if let Some(task) = next.into_inner() {
+                shared.push(task);
+            }
+            shared.give_back(processor);
+        }
+        // Pairs with the fence in `Shared::shutdown`: either that drains what this thread pushed
+        // last, or we see that it has been.
+        fence(Ordering::SeqCst);
+        if shared.is_closed() {
+            shared.drain();
+        }
+    }
+}
