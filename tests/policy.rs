@@ -146,16 +146,19 @@ fn a_policy_is_asked_before_a_processor_is_lent() {
     let (server, name) = start(&names, 0, "");
     let counted = Counted::default();
     let builder = urpc::Runtime::builder().policy(counted.clone());
-    let stats = call(&builder.build().unwrap(), &name);
+    // Not each time: the server may still be up from the last ring, and faster.
+    let rt = builder.build().unwrap();
+    while call(&rt, &name).donations_given == 0 {}
     let said = counted.0.each_ref().map(|n| n.load(Ordering::Relaxed));
     assert_eq!(said[0], 0, "tasks were ready, and nothing was urgent");
-    assert!(said[1] >= stats.donations_given && stats.donations_given > 0);
+    assert!(said[1] >= rt.stats().donations_given);
     assert!(said[2] > 0);
+    drop(rt);
 
     let miser = urpc::Runtime::builder().policy(Miser).build().unwrap();
-    let stats = call(&miser, &name);
-    assert_eq!(stats.donations_given, 0);
-    assert!(stats.rings > 0);
+    while call(&miser, &name).rings == 0 {}
+    assert_eq!(miser.stats().donations_given, 0);
+    drop(miser);
     server.finish();
 }
 

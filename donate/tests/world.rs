@@ -235,7 +235,8 @@ impl World {
 
     /// Takes what all peers have sent to `p`.
     fn receive(&mut self, p: usize) -> bool {
-        (0..self.processes.len()).fold(false, |found, q| self.receive_from(q, p) || found)
+        let from = (0..self.processes.len()).filter(|&q| self.receive_from(q, p));
+        from.count() > 0
     }
 
     fn receive_from(&mut self, q: usize, p: usize) -> bool {

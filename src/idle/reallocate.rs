@@ -197,6 +197,7 @@ impl Node {
     ) {
         let mut peers = URGENT.take();
         if peers.is_empty() {
+            URGENT.set(peers);
             return;
         }
         peers.retain(|peer| !waits(peer) && !peer.is_closed());
@@ -217,11 +218,7 @@ impl Node {
         }
         peers.clear();
         // Calls that were begun by that last look come with the next one.
-        let begun = URGENT.replace(peers);
-        URGENT.with(|urgent| {
-            let mut kept = urgent.take();
-            kept.extend(begun);
-            urgent.set(kept);
-        });
+        peers.append(&mut URGENT.take());
+        URGENT.set(peers);
     }
 }
