@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use event_listener::Event;
 use rustix::net::{Shutdown, shutdown};
 use urpc_channel::{Channel, Message, PeerPage, Why};
-use urpc_donate::{Lender, PeerProcess, Seat};
+use urpc_donate::{Backoff, Lender, PeerProcess, Seat};
 
 use crate::error::{CallError, CallErrorKind, Executed};
 use crate::limits;
@@ -83,8 +83,13 @@ pub(crate) struct Binding {
     streak: AtomicU32,
     /// How far the peer had come when it was last rung. While it is still there, once is enough.
     rung_at: AtomicU64,
-    /// How far the peer had come when a processor came back from it without its having read anything.
-    wasted_at: AtomicU64,
+    /// What processors lent to the peer were worth.
+    backoff: Backoff,
+    /// Something has come in since the last processor was lent.
+    answered_since: AtomicBool,
+    /// How far the peer had come when a look found unread messages, and when one first found it there.
+    unserved_at: AtomicU64,
+    unserved_since: AtomicU64,
     /// How far the peer had come at a busy worker's last look.
     stuck_at: AtomicU64,
     /// The peer said that it takes no more calls.
@@ -127,7 +132,10 @@ impl Binding {
             donors: AtomicU64::new(0),
             streak: AtomicU32::new(0),
             rung_at: AtomicU64::new(NEVER_RUNG),
-            wasted_at: AtomicU64::new(NEVER_RUNG),
+            backoff: Backoff::new(),
+            answered_since: AtomicBool::new(false),
+            unserved_at: AtomicU64::new(u64::MAX),
+            unserved_since: AtomicU64::new(0),
             stuck_at: AtomicU64::new(u64::MAX),
             leaving: AtomicBool::new(false),
             key: AtomicU64::new(u64::MAX),

@@ -311,7 +311,7 @@ impl Raw {
         let binding = self.peer().binding();
         if !binding.node.works_here() {
             binding.sent_from_outside();
-        } else if self.urgent {
+        } else if self.urgent || binding.node.config.urgent {
             binding.node.urge(binding);
         }
         if binding.pending.next_deadline() >= deadline {

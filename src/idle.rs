@@ -5,16 +5,15 @@
 //! sleeps it announces that it rests, fences, and looks at everything once more. The peer does the
 //! mirror image: *either it sees us resting, or we see its message.*
 
-use std::cell::RefCell;
-use std::rc::Rc;
+mod reallocate;
+mod spin;
+
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use urpc_channel::Glance;
-use urpc_donate::policy::{self, Action, Here};
-use urpc_donate::{Outcome, Wake};
+use urpc_donate::Wake;
 use urpc_executor::{Idle, Worker};
 
 use crate::binding::Binding;
@@ -22,39 +21,33 @@ use crate::node::Node;
 use crate::peer::Peer;
 use crate::stats::add;
 use crate::wire::Nanos;
-
-thread_local! {
-    /// A call that must not wait for this worker to run out of tasks.
-    static URGENT: RefCell<Option<Arc<Binding>>> = const { RefCell::new(None) };
-}
-
-/// Looks at the rings between two looks at the clock: some 64 × 10 ns.
-const LOOKS_PER_CLOCK: u32 = 64;
+use reallocate::Left;
+pub(crate) use reallocate::forget_urgent_calls;
+use spin::Spun;
 
 impl Idle for Node {
     fn scan(&self, worker: &Worker, busy: bool) -> bool {
         let found = self.scan_all();
         if busy {
-            if let Some(peer) = URGENT.take() {
-                self.lend_at_once(worker, &peer);
-            }
+            self.see_to_urgent_calls(worker, None, |_| false);
             Peer::let_go_of_spare(false);
             // A busy worker may not come to rest for long: who sleeps on our messages is rung now.
             self.expire(Nanos::coarse());
             // Pairs as in `ring_sleepers`.
             fence(Ordering::SeqCst);
+            let now = Nanos::now();
             for binding in self.local_bindings().iter() {
                 binding.tell_drained();
-                binding.ring_if_stuck();
+                binding.ring_if_stuck(now);
             }
         }
         found
     }
 
     fn rest(&self, worker: &Worker) {
-        if self.spin(worker) {
+        let Spun::Tired(since) = self.spin(worker) else {
             return;
-        }
+        };
         let Some(seat) = worker.id().map(|id| &self.seats[id]) else {
             return;
         };
@@ -64,7 +57,11 @@ impl Idle for Node {
         self.presence().announce_rest();
         if !self.last_look() && !worker.has_work() {
             add(&self.counters.rests, 1);
-            self.give_away(worker, ticket);
+            if let Left::Rest(limit) = self.give_away(worker, ticket) {
+                let since = since.unwrap_or_else(Instant::now);
+                self.sleep(worker, ticket, limit);
+                self.note_wait(since.elapsed());
+            }
         }
         self.presence().retract_rest();
         worker.retract_rest();
@@ -109,6 +106,7 @@ impl Idle for Node {
         Node::set_working(None);
         Node::set_current(None);
         Node::forget_bindings();
+        reallocate::forget_urgent_calls();
     }
 }
 
@@ -153,153 +151,6 @@ impl Node {
         }
     }
 
-    /// Scans for as long as it pays. True if there is something to do.
-    fn spin(&self, worker: &Worker) -> bool {
-        let budget = self.config.spin;
-        if budget.is_zero() || !self.parallel {
-            return false;
-        }
-        let bindings = self.local_bindings();
-        if bindings.is_empty() && budget != Duration::MAX {
-            return false;
-        }
-        let tireless = budget == Duration::MAX;
-        if self.must_act(&bindings, tireless) {
-            return false;
-        }
-        let mut until = None;
-        let mut looks = 0;
-        let quiet = |b: &Arc<Binding>| b.channel.glance() == Glance::default();
-        loop {
-            // No more than a look at each ring: a message waits half a round of this loop.
-            if !bindings.iter().all(quiet) && self.scan_all() || worker.has_work() {
-                return true;
-            }
-            looks += 1;
-            if looks % LOOKS_PER_CLOCK == 0 {
-                // Everything else that a scan sees to; and a binding may be new, or gone.
-                if self.scan_all() || !Rc::ptr_eq(&bindings, &self.local_bindings()) {
-                    return true;
-                }
-                let now = Instant::now();
-                if worker
-                    .executor()
-                    .timers()
-                    .next()
-                    .is_some_and(|at| at <= now)
-                {
-                    return true; // the worker fires it
-                }
-                self.expire(Nanos::coarse());
-                bindings.iter().for_each(|b| b.tell_drained());
-                Peer::let_go_of_spare(false);
-                if self.must_act(&bindings, tireless) {
-                    return false;
-                }
-                let until = *until.get_or_insert_with(|| now.checked_add(budget));
-                if until.is_some_and(|until| until <= now) {
-                    return false;
-                }
-            }
-            std::hint::spin_loop();
-        }
-    }
-
-    /// Some peer has messages and no processor awake: waiting for it is in vain.
-    fn must_act(&self, bindings: &[Arc<Binding>], tireless: bool) -> bool {
-        // The presence first: its line is shared and quiet, the other is written with every message.
-        // A donor of ours is no such peer: its processor is about to come back to it.
-        let view =
-            |b: &Arc<Binding>| !b.presence().awake() && b.wants_attention() && !b.lends_to_us();
-        if !bindings.iter().any(view) {
-            return false;
-        }
-        if tireless {
-            // This one never rests, so it rings from here.
-            self.ring_sleepers(|_| false);
-            return bindings
-                .iter()
-                .any(|b| b.presence().processors == 0 && view(b));
-        }
-        true
-    }
-
-    /// Announced, and nothing to do here: lend the processor, or ring who needs it, or sleep.
-    fn give_away(&self, worker: &Worker, ticket: u32) {
-        let bindings = self.local_bindings();
-        let here = Here {
-            may_lend: self.lends,
-            parallel: self.parallel,
-            may_spin: false,
-        };
-        loop {
-            let views = bindings.iter().map(|binding| (binding, binding.view()));
-            match policy::decide(here, views) {
-                Action::Donate { to, ring } => {
-                    if ring {
-                        to.ring();
-                    }
-                    if self.donate(worker, to, ticket) {
-                        return;
-                    }
-                    to.ring(); // its landing has just been taken
-                }
-                Action::Ring(peer) => peer.ring(),
-                Action::Scan => return,
-                Action::Rest => break,
-            }
-        }
-        self.sleep(worker, ticket);
-    }
-
-    /// Lends this worker's processor to `peer` until it comes back. False if no landing was free.
-    fn donate(&self, worker: &Worker, peer: &Arc<Binding>, ticket: u32) -> bool {
-        let (Some(id), Some(k)) = (worker.id(), peer.free_landing()) else {
-            return false;
-        };
-        let seat = &self.seats[id];
-        let limit = self.config.grant_limit;
-        let mut until = Instant::now() + limit;
-        until = self.next_event(worker).map_or(until, |at| at.min(until));
-        let cpu = urpc_donate::current_cpu();
-        if self.parallel {
-            // So that the kernel does not take this thread elsewhere when it wakes.
-            Node::with_affinity(|affinity| affinity.bind(cpu));
-        }
-        // Whoever else sleeps on messages of ours must not have to wait until this processor is back.
-        self.ring_sleepers(|other| Arc::ptr_eq(other, peer));
-        let progress = peer.channel.peer_progress();
-        let (lender, words) = peer.lender(k);
-        let returned = peer.channel.inbox().returned(k);
-        if !peer.hand_over(id) {
-            peer.take_back(id);
-            return true; // it has just been closed: as if it were back already
-        }
-        worker.set_lent(true);
-        let grant = lender.lend(words, returned, cpu, limit);
-        let outcome = grant.map(|grant| {
-            peer.count_donation();
-            lender.wait(grant, words, returned, seat, ticket, until)
-        });
-        worker.set_lent(false);
-        peer.take_back(id);
-        let Some(outcome) = outcome else {
-            return false;
-        };
-        let counters = &peer.counters;
-        add(&counters.donations_given, 1);
-        add(&counters.crossings, 2);
-        add(&counters.system_calls, 2);
-        match outcome {
-            Outcome::Returned => {
-                peer.count_wasted(progress);
-                add(&counters.donations_returned, 1);
-            }
-            Outcome::Woken | Outcome::Limit => add(&counters.donations_reclaimed, 1),
-        }
-        true
-    }
-
     /// Wakes the workers of these processors: the peer to which they are lent is gone.
     pub(crate) fn call_back(&self, mut donors: u64) {
         while donors != 0 {
@@ -308,27 +159,35 @@ impl Node {
         }
     }
 
-    /// Sleeps at the bell, or, if somebody sits there, on the worker's own word.
-    fn sleep(&self, worker: &Worker, ticket: u32) {
+    /// Sleeps at the bell, or, if somebody sits there, on the worker's own word: until there is something to
+    /// do, and no longer than `limit`.
+    fn sleep(&self, worker: &Worker, ticket: u32, limit: Option<Duration>) {
         let Some(seat) = worker.id().map(|id| &self.seats[id]) else {
             return;
         };
         if self.parallel && self.config.pin.is_empty() {
             Node::with_affinity(|affinity| affinity.let_go());
         }
-        let until = self.next_event(worker);
+        let limit = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let until = [self.next_event(worker), limit].into_iter().flatten().min();
         add(&self.counters.system_calls, 1);
         match self.bell.sit() {
             Some(sitting) => {
                 add(&self.counters.system_calls, 2);
                 if seat.sit_at_bell(ticket) {
-                    sitting.sleep(until, |key| self.answer(key));
+                    sitting.sleep(until, |key| {
+                        spin::note_news();
+                        self.answer(key);
+                    });
                 }
                 seat.stand_up();
             }
             None => {
                 seat.sleep(ticket, until);
             }
+        }
+        if seat.ticket() != ticket {
+            spin::note_news();
         }
         self.expire(Nanos::coarse());
     }
@@ -351,48 +210,6 @@ impl Node {
             binding.hang_up();
         }
     }
-
-    /// Rings every peer that may sleep on something from us, except a donor that still `waits` for its
-    /// processor: that gets it back instead.
-    pub(crate) fn ring_sleepers(&self, waits: impl Fn(&Arc<Binding>) -> bool) {
-        // Pairs with the fence in the peers' announcements of rest, and so with a donor that reclaims
-        // its processor just now and then rests: either it sees our replies, or we see its grant void.
-        fence(Ordering::SeqCst);
-        for binding in self.local_bindings().iter() {
-            binding.tell_drained();
-            if waits(binding) {
-                continue;
-            }
-            let view = binding.view();
-            if view.unread && view.presence.may_sleep() && !view.rung {
-                binding.ring();
-            }
-        }
-    }
-
-    /// Has this worker give `peer` a processor as soon as its task pauses, although others may be ready
-    /// (R24).
-    pub(crate) fn urge(&self, peer: &Arc<Binding>) {
-        URGENT.set(Some(Arc::clone(peer)));
-        urpc_executor::look_around_next();
-    }
-
-    fn lend_at_once(&self, worker: &Worker, peer: &Arc<Binding>) {
-        let Some(seat) = worker.id().map(|id| &self.seats[id]) else {
-            peer.ring(); // a borrowed processor is not ours to lend
-            return;
-        };
-        let ticket = seat.ticket();
-        worker.announce_rest();
-        self.presence().announce_rest();
-        let view = peer.view();
-        let lent = || self.lends && self.donate(worker, peer, ticket);
-        if view.unread && !view.presence.awake() && !lent() {
-            peer.ring();
-        }
-        self.presence().retract_rest();
-        worker.retract_rest();
-    }
 }
 
 /// One look at one channel. Nothing is written where nothing has come in.
@@ -403,5 +220,10 @@ pub(crate) fn scan_one(binding: &Arc<Binding>) -> bool {
         binding.channel.flush();
         binding.channel.refresh_window();
     }
-    glance.incoming && Node::with_scratch(|scratch| binding.receive(scratch))
+    let received = glance.incoming && Node::with_scratch(|scratch| binding.receive(scratch));
+    if received {
+        spin::note_news();
+        binding.note_answers();
+    }
+    received
 }

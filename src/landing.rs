@@ -8,11 +8,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use urpc_donate::policy::{Action, Here, Lent};
 use urpc_donate::{Arrival, GrantWords, Landing};
-use urpc_executor::Executor;
+use urpc_executor::{Executor, Worker};
 
 use crate::binding::{Binding, grant_words};
-use crate::idle::scan_one;
+use crate::idle::{forget_urgent_calls, scan_one};
 use crate::node::Node;
 use crate::peer::Peer;
 use crate::stats::add;
@@ -59,22 +60,41 @@ fn serve(node: &Arc<Node>, donor: &Arc<Binding>, words: GrantWords<'_>, sequence
     let Some(executor) = node.executor() else {
         return;
     };
-    let served = || donor.live() == 0 && !donor.channel.has_incoming();
+    let policy = &node.config.policy;
+    // Whether anything is ready is known after a look only. If nothing is, the processor goes back whatever
+    // the policy says, and `leave` rings who is still to be rung.
+    let goes_on = || {
+        let served = donor.live() == 0 && !donor.channel.has_incoming();
+        policy.decide(&borrowed(node, served), &[]) != Action::Return
+    };
+    let waits = |peer: &Arc<Binding>| Arc::ptr_eq(peer, donor);
     // The first look must come before the first question.
     let mut arrived = false;
     let mut bounds = Busy::default();
     node.work_while(
         &executor,
-        || Landing::holds(words, sequence) && (!std::mem::replace(&mut arrived, true) || !served()),
-        || {
-            bounds.tick(node, |peer| Arc::ptr_eq(peer, donor));
+        || Landing::holds(words, sequence) && (!std::mem::replace(&mut arrived, true) || goes_on()),
+        |worker| {
+            node.see_to_urgent_calls(worker, Some(Lent::default()), waits);
+            bounds.tick(node, waits);
             scan_one(donor)
         },
     );
     // A donor that has gone on without its processor may rest by now, on the very replies that were
     // written here: then it is rung like any other.
-    let waits = |peer: &Arc<Binding>| Arc::ptr_eq(peer, donor) && Landing::holds(words, sequence);
-    leave(node, waits);
+    leave(node, |peer| waits(peer) && Landing::holds(words, sequence));
+}
+
+/// What the policy is told between two tasks on a processor that was lent.
+fn borrowed(node: &Node, served: bool) -> Here {
+    Here {
+        ready: true,
+        lent: Some(Lent { served }),
+        may_lend: false,
+        cpus: node.cpus,
+        may_spin: false,
+        due_in: None,
+    }
 }
 
 impl Node {
@@ -83,11 +103,12 @@ impl Node {
         &self,
         executor: &Executor,
         more: impl FnMut() -> bool,
-        mut scan: impl FnMut() -> bool,
+        scan: impl FnMut(&Worker) -> bool,
     ) {
         Node::set_working(Some(self));
-        executor.run_while(more, |_worker| scan());
+        executor.run_while(more, scan);
         Node::set_working(None);
+        forget_urgent_calls(); // `leave` sees to these too
     }
 }
 
@@ -117,7 +138,8 @@ pub(crate) fn stand_in(node: &Arc<Node>) {
         node.work_while(
             &executor,
             || !node.stopping.load(Ordering::Relaxed),
-            || {
+            |worker| {
+                node.see_to_urgent_calls(worker, None, |_| false);
                 bounds.tick(node, |_| false);
                 node.scan_all()
             },

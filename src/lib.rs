@@ -70,6 +70,8 @@
 //!   programs need only [`main`](macro@main) and [`spawn`]. The order of ready tasks can be replaced
 //!   ([`Builder::discipline`]). Work that blocks goes to [`unblock`], waiting
 //!   to [`time`] and [`sync`]. A client works under any executor: the default runtime starts by itself.
+//! - **Who gets a processor**: [`policy`] is §3.1 of the paper as a function of what a worker sees, and can
+//!   be replaced.
 //! - **What it did**: [`stats`] and [`Peer::stats`] count calls, processors lent and kernel crossings.
 //!
 //! # Caveats
@@ -119,7 +121,7 @@ pub use runtime::{Builder, Runtime, block_on, spawn, spawn_with, stats, unblock}
 pub use serve::{Server, ServerBuilder, serve, serve_fd};
 pub use service::Service;
 pub use stats::Stats;
-pub use urpc_donate::Credentials;
+pub use urpc_donate::{Credentials, policy};
 pub use urpc_executor::{Discipline, Fifo, Lifo, Priorities, Ready};
 pub use urpc_executor::{JoinError, JoinHandle, YieldNow, yield_now};
 pub use urpc_macros::{main, service, test};

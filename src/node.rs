@@ -13,6 +13,7 @@ use std::thread::JoinHandle as Thread;
 use std::time::Duration;
 
 use urpc_channel::{Birthmark, OwnPage};
+use urpc_donate::policy::Policy;
 use urpc_donate::{Affinity, Presence, Seat};
 use urpc_executor::{Executor, JoinHandle};
 
@@ -48,6 +49,9 @@ pub(crate) struct Config {
     pub(crate) call_deadline: Duration,
     /// `None`: each processor has a queue of its own.
     pub(crate) discipline: Option<MakeDiscipline>,
+    pub(crate) policy: Arc<dyn Policy>,
+    /// Every call is urgent.
+    pub(crate) urgent: bool,
 }
 
 /// See the [module's documentation](self).

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use urpc_donate::policy::{Optimistic, Policy};
 use urpc_executor::{Discipline, Executor, JoinHandle};
 
 use crate::discipline::MakeDiscipline;
@@ -55,6 +56,8 @@ impl Runtime {
                 grant_limit: limits::GRANT_LIMIT,
                 call_deadline: limits::CALL_DEADLINE,
                 discipline: None,
+                policy: Arc::new(Optimistic),
+                urgent: false,
             },
         }
     }
@@ -146,8 +149,9 @@ impl Builder {
     }
 
     /// How long an idle processor looks for messages before it rests, at most; the default is 50 µs,
-    /// about what waking it would cost. `Duration::MAX` never rests, and `ZERO` rests at once. On a
-    /// single CPU nothing is looked for, whatever is said here.
+    /// about what waking it would cost. It looks only if something is outstanding or has just come in, and
+    /// for a shorter time (down to a 32nd) where waits turn out longer than this. `Duration::MAX` never
+    /// rests, and `ZERO` rests at once. On a single CPU nothing is looked for, whatever is said here.
     pub fn spin(mut self, limit: Duration) -> Self {
         self.config.spin = limit;
         self
@@ -212,6 +216,38 @@ impl Builder {
         make: impl Fn() -> D + Send + Sync + 'static,
     ) -> Self {
         self.config.discipline = Some(MakeDiscipline::new(make));
+        self
+    }
+
+    /// Who is lent a processor, who is rung, and when to rest: the default is
+    /// [`Optimistic`](crate::policy::Optimistic), the policy of the paper.
+    ///
+    /// ```
+    /// use urpc::policy::{Action, Here, Optimistic, PeerView, Policy};
+    ///
+    /// /// Lends a processor only where a call is urgent, and rings otherwise.
+    /// struct Reluctant;
+    ///
+    /// impl Policy for Reluctant {
+    ///     fn decide(&self, here: &Here, peers: &[PeerView]) -> Action {
+    ///         let may_lend = here.may_lend && peers.iter().any(|peer| peer.urgent);
+    ///         Optimistic.decide(&Here { may_lend, ..*here }, peers)
+    ///     }
+    /// }
+    ///
+    /// let rt = urpc::Runtime::builder().policy(Reluctant).build()?;
+    /// # Ok::<(), urpc::Error>(())
+    /// ```
+    pub fn policy(mut self, policy: impl Policy + 'static) -> Self {
+        self.config.policy = Arc::new(policy);
+        self
+    }
+
+    /// Whether every call is [`urgent`](crate::Call::urgent): a server without a processor awake gets the
+    /// caller's as soon as the calling task waits, although others are ready here. For real-time programs,
+    /// whose calls must not wait until this process has nothing else to do (§3.1.1, R24). The default is no.
+    pub fn urgent(mut self, urgent: bool) -> Self {
+        self.config.urgent = urgent;
         self
     }
 

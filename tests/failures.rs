@@ -7,13 +7,11 @@ use std::future::pending;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use common::{Names, Process, runtime, say, wait_for, watchdog};
+use common::{Names, Process, runtime, say, watchdog};
 use futures::future::{join_all, poll_immediate};
 use urpc::{Call, CallErrorKind, Executed, Peer};
 
 const KILL: i32 = 9;
-const CONTINUE: i32 = 18;
-const STOP: i32 = 19;
 
 static HELD: AtomicU64 = AtomicU64::new(0);
 static DROPPED: AtomicU64 = AtomicU64::new(0);
@@ -62,21 +60,6 @@ fn client(argument: &str) {
 
 fn start(name: &str, processors: u32) -> Process {
     Process::start("server", &format!("{processors} {name}"))
-}
-
-/// Stops a process, and returns when none of its threads runs any more.
-fn stop(process: &Process) {
-    process.signal(STOP);
-    let tasks = format!("/proc/{}/task", process.pid());
-    wait_for("its threads to stop", || {
-        std::fs::read_dir(&tasks).unwrap().all(|task| {
-            let stat = std::fs::read_to_string(task.unwrap().path().join("stat"));
-            // A thread that has just ended has no file.
-            stat.map_or(true, |stat| {
-                stat.rsplit(')').next().unwrap().starts_with(" T")
-            })
-        })
-    });
 }
 
 fn hold(peer: &Peer, bytes: usize) -> Call<()> {
@@ -176,7 +159,7 @@ fn calls_that_had_no_room_in_the_window_say_that_they_have_not_run() {
         let peer = urpc::connect(&name).await.unwrap();
         assert_eq!(len(&peer, 10).await, 10);
         // It reads nothing from here on, so 8 MiB can leave and the rest cannot.
-        stop(&server);
+        server.stop();
         let mut sizes = vec![10; 60];
         sizes.extend([1 << 20; 40]);
         let (no, maybe) = killed_with(&mut server, &peer, &sizes).await;
@@ -261,7 +244,7 @@ fn a_call_of_a_stopped_server_ends_at_its_deadline_and_later_calls_work() {
         runtime(1).block_on(async {
             let peer = urpc::connect(&name).await.unwrap();
             assert_eq!(len(&peer, 10).await, 10);
-            stop(&server);
+            server.stop();
             let limit = Duration::from_millis(100);
             let begun = Instant::now();
             let error = hold(&peer, 10).timeout(limit).await.unwrap_err();
@@ -270,7 +253,7 @@ fn a_call_of_a_stopped_server_ends_at_its_deadline_and_later_calls_work() {
             assert_eq!(error.kind(), CallErrorKind::Deadline);
             assert_eq!(error.executed(), Executed::Maybe);
             assert!(error.to_string().contains("100ms"), "{error}");
-            server.signal(CONTINUE);
+            server.go_on();
             assert_eq!(len(&peer, 100_000).await, 100_000);
             assert_eq!(counts(&peer).await.0, 0, "it was cancelled before it began");
         });

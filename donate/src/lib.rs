@@ -13,6 +13,7 @@
 //!   and a donor's sleep is timed.
 #![forbid(unsafe_code)]
 
+mod backoff;
 mod cpu;
 mod grant;
 mod landing;
@@ -22,6 +23,7 @@ mod presence;
 mod seat;
 mod sync;
 
+pub use backoff::{Backoff, MOST_STRIKES};
 pub use cpu::{Affinity, allowed_cpus, current_cpu};
 pub use grant::{Grant, GrantWords, Lender, Outcome};
 pub use landing::{Arrival, Landing};

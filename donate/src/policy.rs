@@ -1,25 +1,40 @@
-//! What an idle processor does next: the reallocation policy (§3.1), as a pure function.
+//! What a processor does next: the reallocation policy (§3.1), as a pure function.
 //!
-//! A worker that found nothing to run describes what it sees and is told one action. Top to bottom,
-//! the first row that fits:
+//! A worker describes what it sees at home ([`Here`]) and of its peers ([`PeerView`]), and is told one
+//! [`Action`]. It does that and, where it still has the processor afterwards, looks and asks again. The
+//! policy of the paper, [`Optimistic`], answers with the first row that fits. A peer is *underpowered* if
+//! it has messages that it has not read and no processor awake to read them. It can be *served* if this
+//! thread may lend, a landing of the peer is free, back-off does not bar it, and nothing is due here before
+//! the processor could be back ([`WORTH`]).
 //!
-//! | what it sees | action | the paper |
+//! | what the worker sees | action | the paper |
 //! | --- | --- | --- |
-//! | a peer has unread messages, no processor awake, a free landing | `Donate` | "an idle processor … can balance the load by reallocating itself to a server that has pending (unprocessed) messages" |
-//! | the same, but it has slept through several donations although it has processors of its own, and another CPU is there | `Donate` and ring | the optimistic assumption "the server has, or will soon have, a processor" is made true |
-//! | the same, but no landing is free | `Ring` | a donation is an optimisation, liveness is not |
-//! | something is outstanding, and the spin budget is not used up | `Scan` | "the server has, or will soon have, a processor with which it can service a message" |
-//! | a peer has unread messages, and some processor of it rests | `Ring` | the awake one may be stuck |
-//! | else | `Rest` | |
+//! | the processor is lent to this process, and all messages of its owner have replies | `Return` | "return the processor when all outstanding messages from the client have generated replies" |
+//! | the peer of an urgent call is underpowered | `Donate` though tasks are ready; `Ring` if it cannot be served | "URPC allows the client's address space to force a processor reallocation to the server's, even though there might still be runnable threads in the client's" |
+//! | a task is ready here | `Run` | "it can be delayed by scheduling within an address space for as long as possible" |
+//! | a peer is underpowered, cannot be served, and was not rung | `Ring` | "there is no guarantee that the application will voluntarily return the processor": a donation is an optimisation, liveness is not |
+//! | a peer is underpowered, and can be served | `Donate`, to the one unserved for longest | "When an idle processor discovers an underpowered address space, it invokes a procedure called *Processor.Donate*" |
+//! | the same, again and again ([`PATIENCE`]), and it has processors of its own | `Donate` and ring | "The server has, or will soon have, a processor with which it can service a message": this makes it true |
+//! | something is outstanding, and there is some of the spin budget left | `Scan` | "Processors scan for incoming messages only when they would otherwise be idle" |
+//! | a peer has unread messages, some processor of it rests, and it was not rung | `Ring` | "if the workload between them is imbalanced": the one that is awake may be stuck |
+//! | the processor is lent to this process | `Return` | "or when the server determines that the client has become 'underpowered' (there are outstanding messages back to the client, and one of the server's processors is idle)" |
+//! | else | `Rest`, until the next thing is due | |
 //!
-//! The function only looks at values, so that it can be tested exhaustively and simulated.
+//! An application may put a [`Policy`] of its own in the place of this one.
 
-use crate::View;
+use std::fmt;
+use std::time::Duration;
+
+pub use crate::View;
 
 /// After so many donations in a row to a peer that has processors of its own, one of these is woken:
 /// work that stays deserves a processor that stays. Fewer would wake a second core for a single call.
 /// From then on at each doubling, should it find no CPU.
 pub const PATIENCE: u32 = 4;
+
+/// A processor that is needed here sooner than this is not lent: a few times what a hand-over and its return
+/// cost on one CPU.
+pub const WORTH: Duration = Duration::from_micros(20);
 
 /// What a worker sees of one peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,176 +47,189 @@ pub struct PeerView {
     pub presence: View,
     /// A landing of it answers.
     pub landing_free: bool,
+    /// Back-off: processors lent to it were wasted lately (see [`Backoff`](crate::Backoff)).
+    pub barred: bool,
+    /// For how long there have been unread messages without its having read any.
+    pub unserved: Duration,
     /// Donations in a row, without a processor of its own having been seen awake.
     pub streak: u32,
     /// This peer has been rung since it last read from us.
     pub rung: bool,
+    /// A call to it must not wait for this worker to run out of tasks (R24).
+    pub urgent: bool,
+}
+
+impl PeerView {
+    /// It has messages, and no processor for them (R19).
+    ///
+    /// ```
+    /// use urpc_donate::{View, policy::PeerView};
+    ///
+    /// let mut peer = PeerView { unread: true, ..PeerView::default() };
+    /// assert!(peer.is_underpowered());
+    /// peer.presence = View { processors: 2, resting: 1 };
+    /// assert!(!peer.is_underpowered());
+    /// ```
+    #[must_use]
+    pub fn is_underpowered(&self) -> bool {
+        self.unread && !self.presence.awake()
+    }
+
+    /// Some processor of it may sleep on messages of ours, and it has not been rung for them.
+    #[must_use]
+    pub fn needs_a_ring(&self) -> bool {
+        self.unread && self.presence.may_sleep() && !self.rung
+    }
+}
+
+/// This processor is another process's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lent {
+    /// All messages of its owner have replies.
+    pub served: bool,
 }
 
 /// What a worker sees at home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Here {
+    /// Tasks are ready here.
+    pub ready: bool,
+    /// The processor is another process's.
+    pub lent: Option<Lent>,
     /// This thread has a processor of its own, which it can lend.
     pub may_lend: bool,
-    /// More than one CPU: a peer can run while we do.
-    pub parallel: bool,
+    /// How many CPUs this process may use: with more than one, a peer can run while we do.
+    pub cpus: usize,
     /// There is some of the spin budget left.
     pub may_spin: bool,
+    /// When the next timer or deadline here is due, if there is any.
+    pub due_in: Option<Duration>,
 }
 
-/// What to do. `K` names a peer.
+impl Here {
+    /// True if this worker's processor can be given to `peer`, whether or not `peer` needs it.
+    #[must_use]
+    pub fn can_serve(&self, peer: &PeerView) -> bool {
+        let worth = self.due_in.is_none_or(|due| due >= WORTH);
+        self.may_lend && worth && peer.landing_free && !peer.barred
+    }
+}
+
+/// What to do. Peers are named by their places in the slice that was shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action<K> {
-    /// Lend this processor to the peer; ring it as well if `ring`.
+pub enum Action {
+    /// Run the tasks that are ready.
+    Run,
+    /// Look again.
+    Scan,
+    /// Lend this processor to a peer; ring it as well if `ring`.
     Donate {
         /// To whom.
-        to: K,
+        to: usize,
         /// Also wake one of its own processors.
         ring: bool,
     },
     /// Wake a processor of this peer.
-    Ring(K),
-    /// Look again.
-    Scan,
-    /// Nothing more to do: sleep until something happens.
-    Rest,
+    Ring(usize),
+    /// Give the processor back to its owner. Whoever is still to be rung is rung then.
+    Return,
+    /// Nothing more to do: sleep until something happens, or for so long.
+    Rest(Option<Duration>),
 }
 
-/// Decides. See the table in the [module's documentation](self).
-pub fn decide<K>(here: Here, peers: impl IntoIterator<Item = (K, PeerView)>) -> Action<K> {
-    let mut outstanding = false;
-    let mut ring = None;
-    for (key, peer) in peers {
-        outstanding |= peer.outstanding;
-        if !peer.unread {
+/// Decides what a worker does when it has nothing to run, when a call is urgent, and, on a processor that was
+/// lent, between any two tasks; then `peers` is empty.
+///
+/// It is called from all workers at once, and must neither block nor panic. Whatever it answers, nothing breaks
+/// for others: an answer that cannot be carried out is a look around or a rest; an idle processor rings whoever
+/// may sleep on messages of this process, if the policy has not, and sleeps no longer than until the next timer;
+/// a processor that was lent goes back when nothing is ready.
+///
+/// ```
+/// use urpc_donate::policy::{Action, Here, Optimistic, PeerView, Policy};
+///
+/// /// Never lends a processor; rings instead.
+/// struct Miser;
+///
+/// impl Policy for Miser {
+///     fn decide(&self, here: &Here, peers: &[PeerView]) -> Action {
+///         Optimistic.decide(&Here { may_lend: false, ..*here }, peers)
+///     }
+/// }
+/// # let here = Here { ready: false, lent: None, may_lend: true, cpus: 2, may_spin: false, due_in: None };
+/// # let peer = PeerView { unread: true, landing_free: true, ..PeerView::default() };
+/// # assert_eq!(Miser.decide(&here, &[peer]), Action::Ring(0));
+/// # assert_eq!(Optimistic.decide(&here, &[peer]), Action::Donate { to: 0, ring: false });
+/// ```
+pub trait Policy: Send + Sync {
+    /// One action for what a worker sees.
+    fn decide(&self, here: &Here, peers: &[PeerView]) -> Action;
+}
+
+impl fmt::Debug for dyn Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Policy")
+    }
+}
+
+/// The policy of the paper: see the table in the [module's documentation](self).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Optimistic;
+
+impl Policy for Optimistic {
+    #[inline]
+    fn decide(&self, here: &Here, peers: &[PeerView]) -> Action {
+        if here.lent.is_some_and(|lent| lent.served) {
+            return Action::Return;
+        }
+        if let Some(action) = reallocate(here, peers, |peer| peer.urgent) {
+            return action;
+        }
+        if here.ready {
+            return Action::Run;
+        }
+        if let Some(action) = reallocate(here, peers, |_| true) {
+            return action;
+        }
+        if here.may_spin && peers.iter().any(|peer| peer.outstanding) {
+            return Action::Scan;
+        }
+        if let Some(stuck) = peers.iter().position(PeerView::needs_a_ring) {
+            return Action::Ring(stuck);
+        }
+        match here.lent {
+            Some(_) => Action::Return,
+            None => Action::Rest(here.due_in),
+        }
+    }
+}
+
+/// What is done for the underpowered among some peers: those that cannot be served are rung, each once, and
+/// then the one that has waited longest is served.
+fn reallocate(
+    here: &Here,
+    peers: &[PeerView],
+    of_these: impl Fn(&PeerView) -> bool,
+) -> Option<Action> {
+    let mut neediest: Option<(usize, &PeerView)> = None;
+    for (i, peer) in peers.iter().enumerate() {
+        if !peer.is_underpowered() || !of_these(peer) {
             continue;
         }
-        if !peer.presence.awake() {
-            if here.may_lend && peer.landing_free {
-                let stays = peer.presence.processors > 0 && here.parallel;
-                let ring = stays && peer.streak >= PATIENCE && peer.streak.is_power_of_two();
-                return Action::Donate { to: key, ring };
-            }
+        if !here.can_serve(peer) {
             if !peer.rung {
-                return Action::Ring(key);
+                return Some(Action::Ring(i));
             }
-        } else if peer.presence.may_sleep() && !peer.rung {
-            ring.get_or_insert(key);
+        } else if neediest.is_none_or(|(_, other)| other.unserved < peer.unserved) {
+            neediest = Some((i, peer));
         }
     }
-    if outstanding && here.may_spin {
-        return Action::Scan;
-    }
-    ring.map_or(Action::Rest, Action::Ring)
+    neediest.map(|(to, peer)| {
+        let stays = peer.presence.processors > 0 && here.cpus > 1;
+        let ring = stays && peer.streak >= PATIENCE && peer.streak.is_power_of_two();
+        Action::Donate { to, ring }
+    })
 }
 
 #[cfg(all(test, not(urpc_loom)))]
-mod tests {
-    use super::*;
-
-    const HERE: Here = Here {
-        may_lend: true,
-        parallel: true,
-        may_spin: true,
-    };
-
-    fn peer(processors: u32, resting: u32) -> PeerView {
-        PeerView {
-            unread: true,
-            outstanding: true,
-            presence: View {
-                processors,
-                resting,
-            },
-            landing_free: true,
-            streak: 0,
-            rung: false,
-        }
-    }
-
-    #[test]
-    fn a_peer_without_a_processor_is_given_one() {
-        for view in [peer(0, 0), peer(2, 2)] {
-            assert_eq!(
-                decide(HERE, [(7, view)]),
-                Action::Donate { to: 7, ring: false }
-            );
-        }
-    }
-
-    #[test]
-    fn a_peer_that_is_awake_is_left_to_it_while_we_may_spin() {
-        assert_eq!(decide(HERE, [(7, peer(2, 1))]), Action::Scan);
-        let tired = Here {
-            may_spin: false,
-            ..HERE
-        };
-        assert_eq!(decide(tired, [(7, peer(2, 1))]), Action::Ring(7));
-        assert_eq!(decide(tired, [(7, peer(2, 0))]), Action::Rest);
-    }
-
-    #[test]
-    fn work_that_stays_wakes_a_processor_that_stays() {
-        let often = PeerView {
-            streak: PATIENCE,
-            ..peer(1, 1)
-        };
-        assert_eq!(
-            decide(HERE, [(7, often)]),
-            Action::Donate { to: 7, ring: true }
-        );
-        let single = Here {
-            parallel: false,
-            ..HERE
-        };
-        assert_eq!(
-            decide(single, [(7, often)]),
-            Action::Donate { to: 7, ring: false }
-        );
-    }
-
-    #[test]
-    fn who_cannot_donate_rings_once() {
-        let guest = Here {
-            may_lend: false,
-            ..HERE
-        };
-        assert_eq!(decide(guest, [(7, peer(0, 0))]), Action::Ring(7));
-        let rung = PeerView {
-            rung: true,
-            ..peer(0, 0)
-        };
-        assert_eq!(decide(guest, [(7, rung)]), Action::Scan);
-    }
-
-    #[test]
-    fn with_nothing_outstanding_a_processor_rests() {
-        assert_eq!(decide::<u8>(HERE, []), Action::Rest);
-        assert_eq!(decide(HERE, [(7, PeerView::default())]), Action::Rest);
-    }
-
-    #[test]
-    fn no_unread_message_is_left_with_a_peer_that_sleeps_unrung() {
-        let bools = [false, true];
-        let here = bools
-            .iter()
-            .flat_map(|&a| bools.map(|b| bools.map(|c| (a, b, c))).concat());
-        for (may_lend, parallel, may_spin) in here {
-            for (processors, resting) in [(0, 0), (1, 1), (2, 1), (2, 2)] {
-                for landing_free in bools {
-                    let view = PeerView {
-                        landing_free,
-                        ..peer(processors, resting)
-                    };
-                    let here = Here {
-                        may_lend,
-                        parallel,
-                        may_spin,
-                    };
-                    let action = decide(here, [(0, view)]);
-                    assert_ne!(action, Action::Rest, "{here:?} {view:?}");
-                }
-            }
-        }
-    }
-}
+mod tests;

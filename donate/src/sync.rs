@@ -10,7 +10,7 @@ pub(crate) use real::*;
 
 #[cfg(not(all(test, urpc_loom)))]
 mod real {
-    pub(crate) use std::sync::atomic::{AtomicU32, Ordering, fence};
+    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
     use std::time::{Duration, Instant};
 
@@ -105,7 +105,7 @@ pub(crate) use modelled::*;
 /// shows as a model that does not end. Time does not pass in a model.
 #[cfg(all(test, urpc_loom))]
 mod modelled {
-    pub(crate) use loom::sync::atomic::{AtomicU32, Ordering, fence};
+    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
     use std::time::Instant;
 
     #[must_use]

@@ -4,14 +4,16 @@
 //! calls, and nothing else.
 
 use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use urpc_donate::policy::PeerView;
-use urpc_donate::{GrantWords, Lender, Presence, View};
+use urpc_donate::{GrantWords, Lender, Outcome, Presence, View};
 
 use super::{Binding, NEVER_RUNG};
 use crate::node::page;
 use crate::stats::add;
+use crate::wire::Nanos;
 
 impl Binding {
     /// The peer's presence, as its page says it now.
@@ -29,20 +31,52 @@ impl Binding {
     }
 
     /// What the policy has to know of this peer.
-    pub(crate) fn view(&self) -> PeerView {
+    pub(crate) fn view(&self, now: Nanos) -> PeerView {
         let unread = self.wants_attention();
+        PeerView {
+            unread,
+            outstanding: self.outstanding(),
+            presence: self.seen_presence(),
+            landing_free: unread && self.free_landing().is_some(),
+            barred: unread && self.backoff.bars(now.0),
+            unserved: if unread {
+                self.unserved(now)
+            } else {
+                Duration::ZERO
+            },
+            streak: self.streak.load(Ordering::Relaxed),
+            rung: self.is_rung(),
+            urgent: false,
+        }
+    }
+
+    /// The peer owes us something: replies, or room in its ring.
+    pub(crate) fn outstanding(&self) -> bool {
+        self.pending.outstanding() || self.channel.staged()
+    }
+
+    /// [`presence`](Self::presence), and a peer that is awake has ended its streak.
+    fn seen_presence(&self) -> View {
         let presence = self.presence();
         if presence.awake() {
             self.streak.store(0, Ordering::Relaxed);
         }
-        PeerView {
-            unread,
-            outstanding: self.pending.outstanding() || self.channel.staged(),
-            presence,
-            landing_free: unread && !self.is_wasted() && self.free_landing().is_some(),
-            streak: self.streak.load(Ordering::Relaxed),
-            rung: self.is_rung(),
+        presence
+    }
+
+    /// For how long we have been seeing unread messages without the peer's having come further.
+    fn unserved(&self, now: Nanos) -> Duration {
+        let progress = self.channel.peer_progress();
+        if self.unserved_at.load(Ordering::Relaxed) != progress {
+            self.unserved_at.store(progress, Ordering::Relaxed);
+            self.unserved_since.store(now.0, Ordering::Relaxed);
         }
+        now.since(Nanos(self.unserved_since.load(Ordering::Relaxed)))
+    }
+
+    /// The peer may sleep on something of ours, and was not rung for it. Ask after a fence.
+    pub(crate) fn needs_a_ring(&self) -> bool {
+        self.wants_attention() && self.seen_presence().may_sleep() && !self.is_rung()
     }
 
     /// The peer says that it waits for a processor which it lent to us.
@@ -76,19 +110,43 @@ impl Binding {
         self.donors.fetch_and(!(1 << id), Ordering::Relaxed);
     }
 
-    /// A processor came back unused: the peer has no place for it, so it is rung until it reads on.
-    pub(crate) fn count_wasted(&self, progress: u64) {
-        if self.channel.peer_progress() == progress {
-            self.wasted_at.store(progress, Ordering::Relaxed);
+    /// A processor is about to be lent. What is returned is for [`end_donation`](Self::end_donation).
+    pub(crate) fn begin_donation(&self) -> u64 {
+        self.answered_since.store(false, Ordering::Relaxed);
+        self.channel.peer_progress()
+    }
+
+    /// It was lent, and is back: `limit` is how long it might have stayed. One that was wasted bars the next
+    /// ones for a while.
+    pub(crate) fn end_donation(
+        &self,
+        before: u64,
+        outcome: Outcome,
+        cost: Duration,
+        limit: Duration,
+    ) {
+        self.streak.fetch_add(1, Ordering::Relaxed);
+        let answered = self.answered_since.load(Ordering::Relaxed) || self.channel.has_incoming();
+        let has_read = self.channel.peer_progress() != before;
+        match outcome {
+            _ if answered => self.backoff.useful(),
+            // For reasons of our own: that says nothing about the peer.
+            Outcome::Woken => {}
+            // It may wait for something else, and has returned at once.
+            Outcome::Returned if has_read => self.backoff.useful(),
+            // It came back early, for a timer of ours.
+            Outcome::Limit if has_read && cost < limit => {}
+            Outcome::Returned | Outcome::Limit => self.backoff.wasted(Nanos::now().0, cost),
         }
     }
 
-    fn is_wasted(&self) -> bool {
-        self.wasted_at.load(Ordering::Relaxed) == self.channel.peer_progress()
-    }
-
-    pub(crate) fn count_donation(&self) {
-        self.streak.fetch_add(1, Ordering::Relaxed);
+    /// Something has come in from the peer.
+    #[inline]
+    pub(crate) fn note_answers(&self) {
+        // Looked at first: the line is read by all workers, and seldom has to be written.
+        if !self.answered_since.load(Ordering::Relaxed) {
+            self.answered_since.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Rings the peer's doorbell, if there is something it should look at. Never blocks; if it is rung
@@ -114,15 +172,20 @@ impl Binding {
 
     /// Rings if the peer may sleep on what a busy worker saw waiting for it at its last look, too.
     /// (What is younger may be found, or lent a processor, without a system call.)
-    pub(crate) fn ring_if_stuck(&self) {
+    pub(crate) fn ring_if_stuck(&self, now: Nanos) {
         let progress = self.channel.peer_progress();
         let stuck = self.stuck_at.swap(progress, Ordering::Relaxed) == progress;
-        if stuck && self.wants_attention() && self.presence().may_sleep() && !self.is_rung() {
+        if !self.wants_attention() {
+            return;
+        }
+        self.unserved(now);
+        if stuck && self.needs_a_ring() {
             self.ring();
         }
     }
 
-    fn is_rung(&self) -> bool {
+    /// It was rung, and has not moved since.
+    pub(crate) fn is_rung(&self) -> bool {
         self.rung_at.load(Ordering::Relaxed) == self.channel.peer_progress()
     }
 

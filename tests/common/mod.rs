@@ -92,6 +92,26 @@ impl Process {
         rustix::process::kill_process(pid, signal).expect("it lives");
     }
 
+    /// Stops it, and returns when none of its threads runs any more.
+    pub fn stop(&self) {
+        self.signal(19);
+        let tasks = format!("/proc/{}/task", self.pid());
+        wait_for("its threads to stop", || {
+            std::fs::read_dir(&tasks).unwrap().all(|task| {
+                let stat = std::fs::read_to_string(task.unwrap().path().join("stat"));
+                // A thread that has just ended has no file.
+                stat.map_or(true, |stat| {
+                    stat.rsplit(')').next().unwrap().starts_with(" T")
+                })
+            })
+        });
+    }
+
+    /// Ends a stop.
+    pub fn go_on(&self) {
+        self.signal(18);
+    }
+
     pub fn kill(&mut self) {
         self.child.kill().expect("it lives");
         self.child.wait().expect("it is ours");

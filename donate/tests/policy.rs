@@ -1,0 +1,121 @@
+//! What holds of the policy in every state it can be shown, by a million generated ones.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use urpc_donate::policy::{Action, Here, Lent, Optimistic, PeerView, Policy, View, WORTH};
+
+const STATES: u32 = 1_200_000;
+
+fn here(rng: &mut Rng) -> Here {
+    let lent = rng.u8(..3) == 0;
+    Here {
+        ready: rng.u8(..3) == 0,
+        lent: lent.then(|| Lent { served: rng.bool() }),
+        may_lend: !lent && rng.u8(..4) > 0,
+        cpus: rng.usize(1..4),
+        may_spin: rng.bool(),
+        due_in: match rng.u8(..4) {
+            0 => Some(WORTH / 2),
+            1 => Some(WORTH * rng.u32(1..9)),
+            _ => None,
+        },
+    }
+}
+
+fn peer(rng: &mut Rng) -> PeerView {
+    let bits = rng.u16(..);
+    let bit = |i: u8| bits & 1 << i != 0;
+    let unread = bit(0) || bit(1);
+    PeerView {
+        unread,
+        outstanding: bit(2),
+        presence: View {
+            processors: rng.u32(..3),
+            resting: rng.u32(..4),
+        },
+        landing_free: unread && (bit(3) || bit(4)),
+        barred: bit(5) && bit(6),
+        unserved: Duration::from_micros(rng.u64(..4)),
+        streak: rng.u32(..10),
+        rung: bit(7),
+        urgent: bit(8) && bit(9),
+    }
+}
+
+/// Everything that an answer must be, whatever was seen.
+fn check(here: &Here, peers: &[PeerView], action: Action) {
+    let needy = || peers.iter().filter(|peer| peer.is_underpowered());
+    let in_hand = here.lent.is_some_and(|lent| lent.served);
+    match action {
+        Action::Run => {
+            assert!(here.ready && !in_hand);
+            let mut urgent = needy().filter(|peer| peer.urgent);
+            let seen_to = |peer: &PeerView| peer.rung && !here.can_serve(peer);
+            assert!(urgent.all(seen_to), "an urgent call waits");
+        }
+        Action::Donate { to, ring } => {
+            let lucky = &peers[to];
+            assert!(here.may_lend && lucky.landing_free && !lucky.barred);
+            assert!(lucky.is_underpowered() && here.can_serve(lucky));
+            assert!(!here.ready || lucky.urgent, "there is work here");
+            let others = needy().filter(|peer| peer.urgent || !lucky.urgent);
+            let longest = others.filter(|peer| here.can_serve(peer));
+            let longest = longest.map(|peer| peer.unserved).max();
+            assert_eq!(longest, Some(lucky.unserved), "somebody waits longer");
+            let own = lucky.presence.processors > 0 && here.cpus > 1;
+            assert!(!ring || own, "there is nobody to wake");
+        }
+        Action::Ring(i) => {
+            assert!(peers[i].needs_a_ring());
+            assert!(!here.ready || peers[i].urgent, "there is work here");
+        }
+        Action::Return if in_hand => {}
+        Action::Scan | Action::Return | Action::Rest(_) => {
+            assert!(!here.ready, "there is work here");
+            // It could lend to one, or it could ring one.
+            let left = needy().find(|peer| here.can_serve(peer) || !peer.rung);
+            assert_eq!(left, None, "a processor idles beside an underpowered peer");
+            match action {
+                Action::Scan => {
+                    assert!(here.may_spin && peers.iter().any(|peer| peer.outstanding));
+                }
+                Action::Return => assert!(here.lent.is_some()),
+                _ => assert!(here.lent.is_none() && action == Action::Rest(here.due_in)),
+            }
+            if action != Action::Scan {
+                assert!(!peers.iter().any(PeerView::needs_a_ring));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_answer_of_the_policy_is_right_in_a_million_states() {
+    let mut rng = Rng::with_seed(1991);
+    let mut peers = Vec::new();
+    let mut said = [0u32; 6];
+    for _ in 0..STATES {
+        let here = here(&mut rng);
+        peers.clear();
+        peers.extend((0..rng.u8(..5)).map(|_| peer(&mut rng)));
+        // Each peer is rung once at most. Then something else is done.
+        for rings in 0.. {
+            let action = Optimistic.decide(&here, &peers);
+            check(&here, &peers, action);
+            said[match action {
+                Action::Run => 0,
+                Action::Scan => 1,
+                Action::Donate { .. } => 2,
+                Action::Ring(_) => 3,
+                Action::Return => 4,
+                Action::Rest(_) => 5,
+            }] += 1;
+            let Action::Ring(i) = action else { break };
+            assert!(rings < peers.len(), "it rings for ever");
+            peers[i].rung = true;
+        }
+    }
+    // The generator reaches every row.
+    assert!(said.iter().all(|&n| n > STATES / 100), "{said:?}");
+}

@@ -1,0 +1,224 @@
+//! Doing what the policy says: lend, ring, look again or rest (§3.1).
+//!
+//! Whoever asks has announced that this processor rests, or is about to run something else, and a fence
+//! lies between that and the look at the peers. A policy may answer what it likes: what cannot be done
+//! becomes a rest; each peer is rung once at most before there is a new look; and an idle processor neither
+//! rests nor looks again before every peer that may sleep on messages of ours has been rung.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::time::{Duration, Instant};
+
+use urpc_donate::Outcome;
+use urpc_donate::policy::{Action, Here, Lent, PeerView};
+use urpc_executor::Worker;
+
+use crate::binding::Binding;
+use crate::node::Node;
+use crate::stats::add;
+use crate::wire::Nanos;
+
+thread_local! {
+    /// Peers whose calls must not wait for this worker to run out of tasks.
+    static URGENT: Cell<Vec<Arc<Binding>>> = const { Cell::new(Vec::new()) };
+    /// What was seen of the peers: kept, so that it is allocated once.
+    static VIEWS: Cell<Vec<PeerView>> = const { Cell::new(Vec::new()) };
+}
+
+/// What is left to do after the policy was asked.
+pub(super) enum Left {
+    /// Something may have changed.
+    Look,
+    /// Sleep, no longer than so.
+    Rest(Option<Duration>),
+}
+
+/// This thread stops working for its node: what its calls are worth is decided by those who go on.
+pub(crate) fn forget_urgent_calls() {
+    drop(URGENT.take());
+}
+
+impl Node {
+    /// Announced, and nothing to do here: lend the processor, or ring who needs it.
+    pub(super) fn give_away(&self, worker: &Worker, ticket: u32) -> Left {
+        let here = self.here(worker, false, None);
+        self.reallocate(worker, ticket, here, &self.local_bindings(), false)
+    }
+
+    /// What there is to be told of this processor.
+    fn here(&self, worker: &Worker, ready: bool, lent: Option<Lent>) -> Here {
+        let due = self.next_event(worker);
+        Here {
+            ready,
+            lent,
+            may_lend: self.lends && worker.id().is_some(),
+            cpus: self.cpus,
+            may_spin: false,
+            due_in: due.map(|at| at.saturating_duration_since(Instant::now())),
+        }
+    }
+
+    fn reallocate(
+        &self,
+        worker: &Worker,
+        ticket: u32,
+        here: Here,
+        peers: &[Arc<Binding>],
+        urgent: bool,
+    ) -> Left {
+        let mut views = VIEWS.take();
+        let mut left = Left::Look;
+        for _ in 0..=peers.len() {
+            let now = Nanos::now();
+            let view = |peer: &Arc<Binding>| PeerView {
+                urgent,
+                ..peer.view(now)
+            };
+            views.clear();
+            views.extend(peers.iter().map(view));
+            match self.config.policy.decide(&here, &views) {
+                Action::Run | Action::Scan => break,
+                Action::Ring(i) if views.get(i).is_some_and(|peer| peer.unread && !peer.rung) => {
+                    peers[i].ring();
+                }
+                Action::Donate { to, ring }
+                    if here.may_lend && views.get(to).is_some_and(|peer| peer.landing_free) =>
+                {
+                    if ring {
+                        peers[to].ring();
+                    }
+                    if self.donate(worker, &peers[to], ticket) {
+                        break;
+                    }
+                    if !peers[to].is_rung() {
+                        peers[to].ring(); // its landing has just been taken
+                    }
+                }
+                Action::Rest(limit) => {
+                    left = Left::Rest(limit);
+                    break;
+                }
+                // What cannot be done.
+                Action::Ring(_) | Action::Donate { .. } | Action::Return => {
+                    left = Left::Rest(here.due_in);
+                    break;
+                }
+            }
+        }
+        if !here.ready {
+            // Whoever was left out. The policy of the paper has left out none.
+            for (peer, view) in peers.iter().zip(&views) {
+                if view.needs_a_ring() && peer.needs_a_ring() {
+                    peer.ring();
+                }
+            }
+        }
+        VIEWS.set(views);
+        left
+    }
+
+    /// Lends this worker's processor to `peer` until it comes back. False if no landing was free.
+    fn donate(&self, worker: &Worker, peer: &Arc<Binding>, ticket: u32) -> bool {
+        let (Some(id), Some(k)) = (worker.id(), peer.free_landing()) else {
+            return false;
+        };
+        let seat = &self.seats[id];
+        let limit = self.config.grant_limit;
+        let begun = Instant::now();
+        let mut until = begun + limit;
+        until = self.next_event(worker).map_or(until, |at| at.min(until));
+        let cpu = urpc_donate::current_cpu();
+        if self.parallel {
+            // So that the kernel does not take this thread elsewhere when it wakes.
+            Node::with_affinity(|affinity| affinity.bind(cpu));
+        }
+        // Whoever else sleeps on messages of ours must not have to wait until this processor is back.
+        self.ring_sleepers(|other| Arc::ptr_eq(other, peer));
+        let before = peer.begin_donation();
+        let (lender, words) = peer.lender(k);
+        let returned = peer.channel.inbox().returned(k);
+        if !peer.hand_over(id) {
+            peer.take_back(id);
+            return true; // it has just been closed: as if it were back already
+        }
+        worker.set_lent(true);
+        let grant = lender.lend(words, returned, cpu, limit);
+        let outcome = grant.map(|grant| lender.wait(grant, words, returned, seat, ticket, until));
+        worker.set_lent(false);
+        peer.take_back(id);
+        let Some(outcome) = outcome else {
+            return false;
+        };
+        peer.end_donation(before, outcome, begun.elapsed(), limit);
+        let counters = &peer.counters;
+        add(&counters.donations_given, 1);
+        add(&counters.crossings, 2);
+        add(&counters.system_calls, 2);
+        match outcome {
+            Outcome::Returned => add(&counters.donations_returned, 1),
+            Outcome::Woken | Outcome::Limit => add(&counters.donations_reclaimed, 1),
+        }
+        true
+    }
+
+    /// Rings every peer that may sleep on something from us, except a donor that still `waits` for its
+    /// processor: that gets it back instead.
+    pub(crate) fn ring_sleepers(&self, waits: impl Fn(&Arc<Binding>) -> bool) {
+        // Pairs with the fence in the peers' announcements of rest, and so with a donor that reclaims
+        // its processor just now and then rests: either it sees our replies, or we see its grant void.
+        fence(Ordering::SeqCst);
+        for binding in self.local_bindings().iter() {
+            binding.tell_drained();
+            if !waits(binding) && binding.needs_a_ring() {
+                binding.ring();
+            }
+        }
+    }
+
+    /// Has this worker give `peer` a processor as soon as its task pauses, although others may be ready
+    /// (R24).
+    pub(crate) fn urge(&self, peer: &Arc<Binding>) {
+        let mut urgent = URGENT.take();
+        if !urgent.iter().any(|other| Arc::ptr_eq(other, peer)) {
+            urgent.push(Arc::clone(peer));
+        }
+        URGENT.set(urgent);
+        urpc_executor::look_around_next();
+    }
+
+    /// Gives the peers of urgent calls what they need; a donor that `waits` for its processor gets that
+    /// back instead.
+    pub(crate) fn see_to_urgent_calls(
+        &self,
+        worker: &Worker,
+        lent: Option<Lent>,
+        waits: impl Fn(&Arc<Binding>) -> bool,
+    ) {
+        let mut peers = URGENT.take();
+        if peers.is_empty() {
+            URGENT.set(peers);
+            return;
+        }
+        peers.retain(|peer| !waits(peer) && !peer.is_closed());
+        if let Some(id) = worker.id() {
+            let ticket = self.seats[id].ticket();
+            worker.announce_rest();
+            self.presence().announce_rest();
+            self.last_look();
+            let here = self.here(worker, true, lent);
+            self.reallocate(worker, ticket, here, &peers, true);
+            self.presence().retract_rest();
+            worker.retract_rest();
+        } else {
+            // Pairs as in `ring_sleepers`. A borrowed processor is not ours to lend.
+            fence(Ordering::SeqCst);
+            let here = self.here(worker, true, lent);
+            self.reallocate(worker, 0, here, &peers, true);
+        }
+        peers.clear();
+        // Calls that were begun by that last look come with the next one.
+        peers.append(&mut URGENT.take());
+        URGENT.set(peers);
+    }
+}

@@ -1,0 +1,173 @@
+//! Scanning before a rest, for as long as that pays.
+//!
+//! A look from an idle processor saves a waking, which costs some 50 µs on another CPU, and costs a CPU
+//! meanwhile. So nobody looks who can expect nothing: something must be outstanding, or something must have
+//! come in since the last time (a server between two calls of a busy client). And how long it looks follows
+//! the waits of this thread: twice as long after a short one, half as long after a long one, between a 32nd
+//! of what the runtime was told and all of it. On one CPU nobody looks: it would keep the peer from running.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use urpc_channel::Glance;
+use urpc_executor::Worker;
+
+use crate::binding::Binding;
+use crate::node::Node;
+use crate::peer::Peer;
+use crate::wire::Nanos;
+
+/// Looks at the rings between two looks at the clock: some 64 × 10 ns. What is found in the first of these
+/// rounds is found without a look at the clock.
+const LOOKS_PER_CLOCK: u32 = 64;
+
+/// A budget is halved so often at most. The smallest is two rounds or so at the default.
+const MOST_HALVINGS: u32 = 5;
+
+thread_local! {
+    /// Something has come in since the last spin.
+    static NEWS: Cell<bool> = const { Cell::new(false) };
+    /// How often this thread's budget has been halved.
+    static HALVINGS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// How a spin ended.
+pub(super) enum Spun {
+    /// There is something to do.
+    Found,
+    /// It is time to rest. The wait began then, if there was a look at the clock.
+    Tired(Option<Instant>),
+}
+
+/// Something has come in, or this thread was woken for something: the next wait begins with a spin.
+#[inline]
+pub(super) fn note_news() {
+    NEWS.set(true);
+}
+
+/// How much of `bound` is looked through after so many halvings.
+fn budget(bound: Duration, halvings: u32) -> Duration {
+    bound / (1 << halvings)
+}
+
+/// How many halvings there are after a wait that was short enough to be spent looking, or was not.
+fn adapted(halvings: u32, short: bool) -> u32 {
+    if short {
+        halvings.saturating_sub(1)
+    } else {
+        (halvings + 1).min(MOST_HALVINGS)
+    }
+}
+
+impl Node {
+    /// Scans for as long as it pays.
+    pub(super) fn spin(&self, worker: &Worker) -> Spun {
+        let bound = self.config.spin;
+        if bound.is_zero() || !self.parallel {
+            return Spun::Tired(None);
+        }
+        let tireless = bound == Duration::MAX;
+        let bindings = self.local_bindings();
+        let expects = || NEWS.take() || bindings.iter().any(|b| b.outstanding());
+        if !tireless && (bindings.is_empty() || !expects()) || self.must_act(&bindings, tireless) {
+            return Spun::Tired(None);
+        }
+        let spun = self.scan_through(worker, bound, tireless, &bindings);
+        if matches!(spun, Spun::Found) {
+            HALVINGS.set(adapted(HALVINGS.get(), true));
+        }
+        spun
+    }
+
+    fn scan_through(
+        &self,
+        worker: &Worker,
+        bound: Duration,
+        tireless: bool,
+        bindings: &Rc<Vec<Arc<Binding>>>,
+    ) -> Spun {
+        let quiet = |b: &Arc<Binding>| b.channel.glance() == Glance::default();
+        let mut since = None;
+        let mut looks = 0;
+        loop {
+            // No more than a look at each ring: a message waits half a round of this loop.
+            if !bindings.iter().all(quiet) && self.scan_all() || worker.has_work() {
+                return Spun::Found;
+            }
+            looks += 1;
+            if looks % LOOKS_PER_CLOCK == 0 {
+                // Everything else that a scan sees to; and a binding may be new, or gone.
+                if self.scan_all() || !Rc::ptr_eq(bindings, &self.local_bindings()) {
+                    return Spun::Found;
+                }
+                let now = Instant::now();
+                if worker
+                    .executor()
+                    .timers()
+                    .next()
+                    .is_some_and(|at| at <= now)
+                {
+                    return Spun::Found; // the worker fires it
+                }
+                self.expire(Nanos::coarse());
+                bindings.iter().for_each(|b| b.tell_drained());
+                Peer::let_go_of_spare(false);
+                let begun = *since.get_or_insert(now);
+                let spent = now - begun >= budget(bound, HALVINGS.get());
+                if self.must_act(bindings, tireless) || spent && !tireless {
+                    return Spun::Tired(since);
+                }
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Some peer has messages and no processor awake: waiting for it is in vain.
+    fn must_act(&self, bindings: &[Arc<Binding>], tireless: bool) -> bool {
+        // The presence first: its line is shared and quiet, the other is written with every message.
+        // A donor of ours is no such peer: its processor is about to come back to it.
+        let view =
+            |b: &Arc<Binding>| !b.presence().awake() && b.wants_attention() && !b.lends_to_us();
+        if !bindings.iter().any(view) {
+            return false;
+        }
+        if tireless {
+            // This one never rests, so it rings from here.
+            self.ring_sleepers(|_| false);
+            return bindings
+                .iter()
+                .any(|b| b.presence().processors == 0 && view(b));
+        }
+        true
+    }
+
+    /// A wait has ended, spin and sleep together, after so long. The end of a sleep is seen late, by what a
+    /// waking costs, and that is what the bound stands for.
+    pub(super) fn note_wait(&self, waited: Duration) {
+        let short = waited < self.config.spin.saturating_mul(2);
+        HALVINGS.set(adapted(HALVINGS.get(), short));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_follows_the_waits_between_its_bounds() {
+        let bound = Duration::from_micros(64);
+        let after = |short: &[bool]| {
+            let halvings = short.iter().fold(0, |halvings, &s| adapted(halvings, s));
+            budget(bound, halvings).as_micros()
+        };
+        assert_eq!(after(&[]), 64);
+        assert_eq!(after(&[true]), 64);
+        assert_eq!(after(&[false]), 32);
+        assert_eq!(after(&[false, false, true]), 32);
+        assert_eq!(after(&[false; 100]), 2);
+        let awakened: Vec<bool> = [[false; 8], [true; 8]].concat();
+        assert_eq!(after(&awakened), 64);
+    }
+}
