@@ -18,6 +18,7 @@ use urpc_executor::{Idle, Worker};
 
 use crate::binding::Binding;
 use crate::node::Node;
+use crate::note::note;
 use crate::peer::Peer;
 use crate::stats::add;
 use crate::wire::Nanos;
@@ -91,6 +92,7 @@ impl Idle for Node {
     fn arrive(&self, worker: &Worker) {
         Node::set_current(self.me());
         Node::set_working(Some(self));
+        note!(on of(worker.id()));
         if let (Some(id), false) = (worker.id(), self.config.pin.is_empty()) {
             let cpu = self.config.pin[id % self.config.pin.len()];
             Node::with_affinity(|affinity| affinity.bind(cpu));
@@ -98,6 +100,7 @@ impl Idle for Node {
     }
 
     fn leave(&self, _worker: &Worker) {
+        note!(on Outside);
         if !self.config.pin.is_empty() {
             Node::with_affinity(|affinity| affinity.let_go());
         }
@@ -271,9 +274,11 @@ impl Node {
             return true; // it has just been closed: as if it were back already
         }
         worker.set_lent(true);
+        note!(let lent);
         let grant = lender.lend(words, returned, cpu, limit);
         let outcome = grant.map(|grant| {
             peer.count_donation();
+            note!(Donate at lent, peer);
             lender.wait(grant, words, returned, seat, ticket, until)
         });
         worker.set_lent(false);
@@ -287,10 +292,14 @@ impl Node {
         add(&counters.system_calls, 2);
         match outcome {
             Outcome::Returned => {
+                note!(Return, peer);
                 peer.count_wasted(progress);
                 add(&counters.donations_returned, 1);
             }
-            Outcome::Woken | Outcome::Limit => add(&counters.donations_reclaimed, 1),
+            Outcome::Woken | Outcome::Limit => {
+                note!(Reclaim, peer);
+                add(&counters.donations_reclaimed, 1);
+            }
         }
         true
     }
@@ -312,6 +321,7 @@ impl Node {
             Node::with_affinity(|affinity| affinity.let_go());
         }
         let until = self.next_event(worker);
+        note!(Rest);
         add(&self.counters.system_calls, 1);
         match self.bell.sit() {
             Some(sitting) => {
@@ -325,6 +335,7 @@ impl Node {
                 seat.sleep(ticket, until);
             }
         }
+        note!(Wake);
         self.expire(Nanos::coarse());
     }
 
@@ -398,5 +409,9 @@ pub(crate) fn scan_one(binding: &Arc<Binding>) -> bool {
         binding.channel.flush();
         binding.channel.refresh_window();
     }
-    glance.incoming && Node::with_scratch(|scratch| binding.receive(scratch))
+    if !glance.incoming {
+        return false;
+    }
+    note!(Scan, binding);
+    Node::with_scratch(|scratch| binding.receive(scratch))
 }

@@ -69,7 +69,8 @@
 //! - **Processors**: a [`Runtime`] has as many as it is told; the default is one, and none is allowed. Most
 //!   programs need only [`main`](macro@main) and [`spawn`]. Work that blocks goes to [`unblock`], waiting
 //!   to [`time`] and [`sync`]. A client works under any executor: the default runtime starts by itself.
-//! - **What it did**: [`stats`] and [`Peer::stats`] count calls, processors lent and kernel crossings.
+//! - **What it did**: [`stats`] and [`Peer::stats`] count calls, processors lent and kernel crossings. With
+//!   the feature `trace`, `urpc::trace` records each of these with its time.
 //!
 //! # Caveats
 //! - Signatures are compared as text. The fields inside your own types are no part of it.
@@ -94,6 +95,7 @@ mod landing;
 mod limits;
 mod names;
 mod node;
+mod note;
 mod offered;
 mod peer;
 mod pending;
@@ -105,6 +107,8 @@ mod stats;
 mod stub;
 pub mod sync;
 pub mod time;
+#[cfg(feature = "trace")]
+pub mod trace;
 mod wire;
 
 pub use call::{Call, call};

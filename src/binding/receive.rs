@@ -12,6 +12,7 @@ use urpc_channel::{Kind, Message};
 
 use super::Binding;
 use crate::limits;
+use crate::note::note;
 use crate::pending::Answer;
 use crate::serving::{Request, Waiting};
 use crate::wire::Status;
@@ -129,6 +130,7 @@ impl Binding {
             body,
             ..
         } = message;
+        note!(Receive, self, id);
         scratch.calls.push(Waiting {
             id,
             procedure,
