@@ -9,15 +9,17 @@ use crate::Options;
 use crate::editor::number;
 use crate::protocol::ReportClient;
 
-/// The events of this process and of the others, in the order of time. Recording ends with this.
+/// The events of this process and of the others, in the order of time. Recording ends with this, and what the
+/// others do in order to tell is left out.
 ///
 /// A process that is gone has nothing to say any more; standard error is told.
 pub(crate) async fn collect(others: &[(&str, Peer)]) -> Vec<Event> {
     trace::stop();
     let mut events = trace::take();
+    let end = events.last().map_or(0, |last| last.at);
     for (role, peer) in others {
         match events_of(peer).await {
-            Ok(theirs) => events.extend(theirs),
+            Ok(theirs) => events.extend(theirs.into_iter().filter(|event| event.at <= end)),
             Err(error) => eprintln!("editor: the {role} is missing in the recording: {error}"),
         }
     }

@@ -19,8 +19,8 @@ const LEFT: usize = 90;
 const TOP: usize = 64;
 
 const STYLE: &str = "\
-text{font:11px sans-serif;fill:#222}\
-.process{font-weight:bold;font-size:13px}.time{fill:#888;text-anchor:end}.note{fill:#b00}\
+text{font:11px sans-serif;fill:#222;paint-order:stroke;stroke:#f6f6f2;stroke-width:3px}\
+.process{font-weight:bold;font-size:13px}.time{fill:#888;text-anchor:end;stroke:none}.note{fill:#b00}\
 .band{fill:#f6f6f2}.lane{stroke:#bbb}.dot{fill:#222}\
 .resting{fill:#d8dce2}.lent{fill:none;stroke:#c60;stroke-dasharray:3 2}.landed{fill:#f4b56a}\
 .call{stroke:#236;marker-end:url(#head)}.reply{stroke:#286;stroke-dasharray:5 3;marker-end:url(#head)}\
