@@ -22,13 +22,19 @@ macro_rules! note {
         $crate::trace::record::note_at($moment, $crate::trace::What::$what, $peer)
     };
     ($what:ident) => {
-        $crate::trace::record::note($crate::trace::What::$what, None, None)
+        note!(@ $what, None, None)
     };
     ($what:ident, $peer:expr) => {
-        $crate::trace::record::note($crate::trace::What::$what, Some($peer), None)
+        note!(@ $what, Some($peer), None)
     };
     ($what:ident, $peer:expr, $call:expr) => {
-        $crate::trace::record::note($crate::trace::What::$what, Some($peer), Some($call))
+        note!(@ $what, Some($peer), Some($call))
+    };
+    // Nothing of an event is put together unless it is to be recorded.
+    (@ $what:ident, $peer:expr, $call:expr) => {
+        if $crate::trace::record::is_on() {
+            $crate::trace::record::note($crate::trace::What::$what, $peer, $call);
+        }
     };
 }
 

@@ -156,30 +156,30 @@ pub(crate) fn set_processor(processor: Processor) {
 /// A moment to be remembered; 0 while nothing is recorded.
 #[inline]
 pub(crate) fn moment() -> u64 {
-    if ON.load(Ordering::Relaxed) {
-        Nanos::now().0
-    } else {
-        0
-    }
+    if is_on() { Nanos::now().0 } else { 0 }
 }
 
-/// Records an event, if recording is on.
+/// Whether to record: what every note asks first.
 #[inline]
+pub(crate) fn is_on() -> bool {
+    ON.load(Ordering::Relaxed)
+}
+
+/// Records an event that happens now.
+#[cold]
+#[inline(never)]
 pub(crate) fn note(what: What, peer: Option<&Binding>, call: Option<u32>) {
-    if ON.load(Ordering::Relaxed) {
-        record(Nanos::now().0, what, peer, call);
-    }
+    record(Nanos::now().0, what, peer, call);
 }
 
 /// Records what happened at `moment`.
 #[inline]
 pub(crate) fn note_at(moment: u64, what: What, peer: &Binding) {
-    if ON.load(Ordering::Relaxed) && moment != 0 {
+    if is_on() && moment != 0 {
         record(moment, what, Some(peer), None);
     }
 }
 
-#[cold]
 fn record(at: u64, what: What, peer: Option<&Binding>, call: Option<u32>) {
     let event = Event {
         at,
