@@ -101,6 +101,9 @@ pub(crate) struct Binding {
     /// While draining: a call of the peer was answered.
     answered: Event,
     pub(crate) counters: Counters,
+    /// The peer's pid as its owner says; 0 is what the kernel says.
+    #[cfg(feature = "trace")]
+    pub(crate) traced_pid: AtomicU32,
 }
 
 impl fmt::Debug for Binding {
@@ -143,6 +146,8 @@ impl Binding {
             ended: Event::new(),
             answered: Event::new(),
             counters: Counters::default(),
+            #[cfg(feature = "trace")]
+            traced_pid: AtomicU32::new(0),
         })
     }
 

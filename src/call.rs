@@ -22,6 +22,7 @@ use crate::caller;
 use crate::entry;
 use crate::error::{CallError, CallErrorKind, Executed};
 use crate::linger;
+use crate::note::note;
 use crate::peer::Peer;
 use crate::wire::{self, Nanos, Undecodable};
 use crowded::Crowded;
@@ -302,6 +303,7 @@ impl Raw {
             deadline_ms: if chosen { deadline.to_wire() } else { 0 },
         };
         let binding = self.peer().binding();
+        note!(Call, binding, id);
         if !binding.channel.post(head, &self.body)
             && let Err(error) = self.send_large(head)
         {
@@ -347,6 +349,7 @@ impl Raw {
             entry::Poll::Answered => {
                 self.stage = Stage::Done;
                 let binding = self.peer().binding();
+                note!(Resume, binding, id);
                 return Poll::Ready(Ok(Reply { binding, id }));
             }
             entry::Poll::Waiting => {}

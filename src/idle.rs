@@ -18,6 +18,7 @@ use urpc_executor::{Idle, Worker};
 
 use crate::binding::Binding;
 use crate::node::Node;
+use crate::note::note;
 use crate::peer::Peer;
 use crate::stats::add;
 use crate::wire::Nanos;
@@ -93,6 +94,7 @@ impl Idle for Node {
     fn arrive(&self, worker: &Worker) {
         Node::set_current(self.me());
         Node::set_working(Some(self));
+        note!(on of(worker.id()));
         if let (Some(id), false) = (worker.id(), self.config.pin.is_empty()) {
             let cpu = self.config.pin[id % self.config.pin.len()];
             Node::with_affinity(|affinity| affinity.bind(cpu));
@@ -100,6 +102,7 @@ impl Idle for Node {
     }
 
     fn leave(&self, _worker: &Worker) {
+        note!(on Outside);
         if !self.config.pin.is_empty() {
             Node::with_affinity(|affinity| affinity.let_go());
         }
@@ -170,6 +173,7 @@ impl Node {
         }
         let limit = limit.and_then(|limit| Instant::now().checked_add(limit));
         let until = [self.next_event(worker), limit].into_iter().flatten().min();
+        note!(Rest);
         add(&self.counters.system_calls, 1);
         match self.bell.sit() {
             Some(sitting) => {
@@ -186,6 +190,7 @@ impl Node {
                 seat.sleep(ticket, until);
             }
         }
+        note!(Wake);
         if seat.ticket() != ticket {
             spin::note_news();
         }
@@ -220,7 +225,11 @@ pub(crate) fn scan_one(binding: &Arc<Binding>) -> bool {
         binding.channel.flush();
         binding.channel.refresh_window();
     }
-    let received = glance.incoming && Node::with_scratch(|scratch| binding.receive(scratch));
+    if !glance.incoming {
+        return false;
+    }
+    note!(Scan, binding);
+    let received = Node::with_scratch(|scratch| binding.receive(scratch));
     if received {
         spin::note_news();
         binding.note_answers();

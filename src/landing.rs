@@ -15,6 +15,7 @@ use urpc_executor::{Executor, Worker};
 use crate::binding::{Binding, grant_words};
 use crate::idle::{forget_urgent_calls, scan_one};
 use crate::node::Node;
+use crate::note::note;
 use crate::peer::Peer;
 use crate::stats::add;
 use crate::wire::Nanos;
@@ -22,6 +23,7 @@ use crate::wire::Nanos;
 /// The thread of landing `k` of this channel.
 pub(crate) fn run(node: &Arc<Node>, binding: &Arc<Binding>, k: usize) {
     Node::set_current(Some(Arc::clone(node)));
+    note!(on landing(binding, k));
     let words = grant_words(binding.channel.inbox().grant(k));
     let returned = binding.channel.outbox().returned(k);
     let seat = &binding.landings[k];
@@ -46,7 +48,9 @@ pub(crate) fn run(node: &Arc<Node>, binding: &Arc<Binding>, k: usize) {
                 Node::with_affinity(|affinity| affinity.bind(cpu));
             }
             add(&binding.counters.donations_received, 1);
+            note!(Arrive, binding);
             serve(node, binding, words, sequence);
+            note!(Return, binding);
         }
         add(&binding.counters.system_calls, 2);
         landing.give_back(returned, sequence);
@@ -129,6 +133,7 @@ fn leave(node: &Arc<Node>, waits: impl Fn(&Arc<Binding>) -> bool) {
 /// The thread of the stand-in.
 pub(crate) fn stand_in(node: &Arc<Node>) {
     Node::set_current(Some(Arc::clone(node)));
+    note!(on StandIn);
     let mut bounds = Busy::default();
     while !node.stopping.load(Ordering::Acquire) {
         let ticket = node.stand_in.ticket();
@@ -148,7 +153,9 @@ pub(crate) fn stand_in(node: &Arc<Node>) {
         if !node.last_look() && !executor.has_ready() {
             drop(executor);
             Node::forget_bindings();
+            note!(Rest);
             node.stand_in.sleep(ticket, None);
+            note!(Wake);
         }
     }
     Node::set_current(None);

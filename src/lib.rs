@@ -72,7 +72,8 @@
 //!   to [`time`] and [`sync`]. A client works under any executor: the default runtime starts by itself.
 //! - **Who gets a processor**: [`policy`] is §3.1 of the paper as a function of what a worker sees, and can
 //!   be replaced.
-//! - **What it did**: [`stats`] and [`Peer::stats`] count calls, processors lent and kernel crossings.
+//! - **What it did**: [`stats`] and [`Peer::stats`] count calls, processors lent and kernel crossings. With
+//!   the feature `trace`, `urpc::trace` records each of these with its time.
 //!
 //! # Caveats
 //! - Signatures are compared as text. The fields inside your own types are no part of it.
@@ -99,6 +100,7 @@ mod limits;
 mod linger;
 mod names;
 mod node;
+mod note;
 mod offered;
 mod peer;
 mod pending;
@@ -110,6 +112,8 @@ mod stats;
 mod stub;
 pub mod sync;
 pub mod time;
+#[cfg(feature = "trace")]
+pub mod trace;
 mod wire;
 
 pub use call::{Call, call};

@@ -13,6 +13,7 @@ use urpc_executor::JoinHandle;
 
 use crate::binding::Binding;
 use crate::caller::Within;
+use crate::note::note;
 use crate::wire::{self, Nanos, Status, Undecodable};
 
 /// A request is being served: the low 32 bits of its word are its id.
@@ -181,6 +182,7 @@ impl<'a> Request<'a> {
         } else if binding.draining.load(Ordering::Relaxed) {
             (Status::ShuttingDown, "the server is shutting down")
         } else {
+            note!(Dispatch, binding, request.message.id);
             return Some(request);
         };
         request.refuse(status, text);
@@ -275,6 +277,7 @@ impl Drop for Served {
 /// The one answer of call `id`: its result.
 #[inline]
 fn answer(binding: &Arc<Binding>, id: u32, body: &mut Body) {
+    note!(Reply, binding, id);
     let head = Head {
         kind: Kind::Reply,
         id,
@@ -293,6 +296,7 @@ fn answer(binding: &Arc<Binding>, id: u32, body: &mut Body) {
 /// The one answer of call `id`: why there is no result.
 #[cold]
 fn fail(binding: &Arc<Binding>, id: u32, status: Status, text: &str) {
+    note!(Reply, binding, id);
     let shown = &text.as_bytes()[..text.len().min(MAX_TEXT)];
     let message = Message {
         kind: Kind::Failed,

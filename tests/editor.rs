@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use common::{Names, wait_for, watchdog};
+use common::{Names, program, wait_for, watchdog};
 use layout::Page;
 
 /// A variable that all processes of one run inherit, and by which they are found.
@@ -115,22 +115,6 @@ impl std::fmt::Display for Seen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "code {:?}\n{}\n{}", self.code, self.out, self.err)
     }
-}
-
-/// Where cargo puts examples: beside the tests' own folder.
-fn program(example: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("it runs");
-    let profile = test
-        .parent()
-        .and_then(Path::parent)
-        .expect("target/PROFILE/deps");
-    let program = profile.join("examples").join(example);
-    assert!(
-        program.exists(),
-        "{} is not built; `cargo test` builds it, and so does `cargo build --examples`",
-        program.display()
-    );
-    program
 }
 
 /// A directory with `files` in it.

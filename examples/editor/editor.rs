@@ -19,18 +19,23 @@ use crate::check::check;
 use crate::meter::Meter;
 use crate::process::Started;
 use crate::protocol::{FileCacheClient, FileError, Layout, Opened, ReportClient, WindowsClient};
-use crate::{Options, Role};
+use crate::{Options, Role, record};
 
 /// The process: starts the two others, opens all files, and waits for their end.
 pub(crate) fn run(options: Options) -> urpc::Result<ExitCode> {
     let runtime = urpc::Runtime::builder().processors(1).build()?;
-    let (started, outcome) = runtime.block_on(async {
-        let (cache, files) = Started::new(Role::Files).await?;
-        let (screen, windows) = Started::new(Role::Windows).await?;
-        let editor = Arc::new(Editor::new(&files, &windows, options)?);
+    let records = options.records();
+    let (started, outcome, events) = runtime.block_on(async {
+        let (cache, files) = Started::new(Role::Files, records).await?;
+        let (screen, windows) = Started::new(Role::Windows, records).await?;
+        let editor = Arc::new(Editor::new(&files, &windows, options.clone())?);
         let others = [(cache.role(), files), (screen.role(), windows)];
         let outcome = editor.open_all(&others).await;
-        Ok::<_, urpc::Error>(([cache, screen], outcome))
+        let events = match records {
+            true => record::collect(&others).await,
+            false => Vec::new(),
+        };
+        Ok::<_, urpc::Error>(([cache, screen], outcome, events))
     })?;
     drop(runtime); // and with it the channels: that is what the others wait for
     let mut code = match outcome {
@@ -39,6 +44,10 @@ pub(crate) fn run(options: Options) -> urpc::Result<ExitCode> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => return Err(error.into()),
     };
+    if let Err(error) = record::write(&options, &events) {
+        eprintln!("editor: {error}");
+        code = ExitCode::FAILURE;
+    }
     for process in started {
         if let Err(error) = process.finish() {
             eprintln!("editor: {error}");
@@ -313,7 +322,7 @@ fn shown(path: &Path) -> String {
 }
 
 /// A number as people write it: 1,234,567.
-fn number(n: u64) -> String {
+pub(crate) fn number(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {

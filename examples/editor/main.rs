@@ -8,7 +8,10 @@
 //!
 //! ```text
 //! cargo run --release --example editor -- FILE...
+//! cargo run --release --example editor -- --trace out.json --svg out.svg
 //! ```
+//!
+//! The second form records what the three processes do: a trace for a viewer such as Perfetto, and a picture.
 
 mod ahead;
 mod cache;
@@ -18,6 +21,7 @@ mod layout;
 mod meter;
 mod process;
 mod protocol;
+mod record;
 mod screen;
 
 use std::ffi::OsStr;
@@ -57,6 +61,18 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ROWS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
     preview: u32,
 
+    /// Records what the three processes do, as JSON for a trace viewer such as Perfetto
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+
+    /// Records what the three processes do, as a picture of its beginning
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+
+    /// A process started by the editor is recorded
+    #[arg(long, hide = true)]
+    recorded: bool,
+
     /// What a process started by the editor is to be
     #[arg(long, hide = true)]
     role: Option<Role>,
@@ -71,8 +87,28 @@ pub(crate) enum Role {
     Windows,
 }
 
+impl Options {
+    /// Whether this process is to record what it does.
+    pub(crate) fn records(&self) -> bool {
+        self.recorded || self.trace.is_some() || self.svg.is_some()
+    }
+}
+
+impl Role {
+    /// What the process is called.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Files => "file cache manager",
+            Self::Windows => "window manager",
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let mut options = Options::parse();
+    if options.records() {
+        urpc::trace::start(options.role.map_or("editor", Role::name));
+    }
     let result = match options.role {
         Some(Role::Files) => cache::run().map(|()| ExitCode::SUCCESS),
         Some(Role::Windows) => screen::run().map(|()| ExitCode::SUCCESS),

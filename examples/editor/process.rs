@@ -7,11 +7,13 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use urpc::trace::Event;
 use urpc::{Peer, Result};
 
 use crate::Role;
@@ -20,6 +22,9 @@ use crate::protocol::{Counts, Report, ReportServer};
 /// How long a process may take to end once it has nothing more to do.
 const END: Duration = Duration::from_secs(5);
 
+/// Events that cross with one call: some 300 KiB.
+const PIECE: usize = 8192;
+
 /// A process started by the editor. Killed when dropped, unless it has ended.
 pub(crate) struct Started {
     role: &'static str,
@@ -27,22 +32,21 @@ pub(crate) struct Started {
 }
 
 impl Started {
-    /// Starts this program as `role`, and binds it.
-    pub(crate) async fn new(role: Role) -> Result<(Self, Peer)> {
+    /// Starts this program as `role`, and binds it. It is `recorded` from its beginning.
+    pub(crate) async fn new(role: Role, recorded: bool) -> Result<(Self, Peer)> {
         let (ours, theirs) = UnixStream::pair()?;
         let value = role.to_possible_value().expect("no role is skipped");
         let child = Command::new(std::env::current_exe()?)
             .args(["--role", value.get_name()])
+            .args(recorded.then_some("--recorded"))
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
             .spawn()?;
-        let role = match role {
-            Role::Files => "file cache manager",
-            Role::Windows => "window manager",
-        };
         // From here on it is ours to end, also if it cannot be bound.
+        let role = role.name();
         let started = Self { role, child };
         let peer = urpc::connect_fd(ours).await?;
+        urpc::trace::set_pid(&peer, started.child.id()); // the pair was made here
         Ok((started, peer))
     }
 
@@ -89,7 +93,7 @@ pub(crate) fn serve(processors: usize, service: impl urpc::Service) -> Result<()
         let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
         let server = urpc::serve_fd(socket)
             .add(service)
-            .add(ReportServer::new(Own))
+            .add(ReportServer::new(Own::default()))
             .bind()?;
         server.run().await?;
         server.shutdown(Duration::from_secs(1)).await
@@ -97,7 +101,11 @@ pub(crate) fn serve(processors: usize, service: impl urpc::Service) -> Result<()
 }
 
 /// Reports on the process it is part of.
-struct Own;
+#[derive(Default)]
+struct Own {
+    /// Events that have not been asked for yet, once the first have been.
+    left: Mutex<Option<std::vec::IntoIter<Event>>>,
+}
 
 impl Report for Own {
     async fn counts(&self) -> Counts {
@@ -108,5 +116,14 @@ impl Report for Own {
             rings: stats.rings,
             system_calls: stats.system_calls,
         }
+    }
+
+    async fn events(&self) -> Vec<Event> {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = left.get_or_insert_with(|| {
+            urpc::trace::stop();
+            urpc::trace::take().into_iter()
+        });
+        left.take(PIECE).collect()
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use urpc::trace::Event;
 
 /// The file cache manager's service.
 #[urpc::service]
@@ -89,6 +90,8 @@ pub(crate) struct Layout {
 pub(crate) trait Report {
     /// The counters of its runtime.
     async fn counts(&self) -> Counts;
+    /// The next of the events that it has recorded; none after the last. Recording ends with this.
+    async fn events(&self) -> Vec<Event>;
 }
 
 /// Some of [`urpc::Stats`].

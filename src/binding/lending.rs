@@ -12,6 +12,7 @@ use urpc_donate::{GrantWords, Lender, Outcome, Presence, View};
 
 use super::{Binding, NEVER_RUNG};
 use crate::node::page;
+use crate::note::note;
 use crate::stats::add;
 use crate::wire::Nanos;
 
@@ -161,6 +162,7 @@ impl Binding {
         let unmoved = self.channel.peer_progress() == progress;
         let rung_at = if unmoved { progress } else { NEVER_RUNG };
         self.rung_at.store(rung_at, Ordering::Relaxed);
+        note!(Ring, self);
         add(&self.counters.rings, 1);
         add(&self.counters.system_calls, 1);
         let _ = send(

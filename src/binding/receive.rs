@@ -13,6 +13,7 @@ use urpc_channel::{Arrived, Head, Kind};
 use super::Binding;
 use crate::entry::Delivery;
 use crate::limits;
+use crate::note::note;
 use crate::pending::Answer;
 use crate::serving::{Request, Waiting};
 use crate::wire::Status;
@@ -132,6 +133,7 @@ impl Binding {
                 head.id,
             ));
         }
+        note!(Receive, self, head.id);
         if scratch.begun == scratch.calls.len() {
             scratch.calls.push(Waiting::EMPTY);
         }

@@ -16,6 +16,7 @@ use urpc_executor::Worker;
 
 use crate::binding::Binding;
 use crate::node::Node;
+use crate::note::note;
 use crate::stats::add;
 use crate::wire::Nanos;
 
@@ -143,8 +144,12 @@ impl Node {
             return true; // it has just been closed: as if it were back already
         }
         worker.set_lent(true);
+        note!(let lent);
         let grant = lender.lend(words, returned, cpu, limit);
-        let outcome = grant.map(|grant| lender.wait(grant, words, returned, seat, ticket, until));
+        let outcome = grant.map(|grant| {
+            note!(Donate at lent, peer);
+            lender.wait(grant, words, returned, seat, ticket, until)
+        });
         worker.set_lent(false);
         peer.take_back(id);
         let Some(outcome) = outcome else {
@@ -156,8 +161,14 @@ impl Node {
         add(&counters.crossings, 2);
         add(&counters.system_calls, 2);
         match outcome {
-            Outcome::Returned => add(&counters.donations_returned, 1),
-            Outcome::Woken | Outcome::Limit => add(&counters.donations_reclaimed, 1),
+            Outcome::Returned => {
+                note!(Return, peer);
+                add(&counters.donations_returned, 1);
+            }
+            Outcome::Woken | Outcome::Limit => {
+                note!(Reclaim, peer);
+                add(&counters.donations_reclaimed, 1);
+            }
         }
         true
     }

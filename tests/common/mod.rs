@@ -200,6 +200,22 @@ impl Names {
     }
 }
 
+/// Where cargo puts examples: beside the tests' own folder.
+pub fn program(example: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("it runs");
+    let profile = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("target/PROFILE/deps");
+    let program = profile.join("examples").join(example);
+    assert!(
+        program.exists(),
+        "{} is not built; `cargo test` builds it, and so does `cargo build --examples`",
+        program.display()
+    );
+    program
+}
+
 /// Fails the whole test binary if a test takes longer than this: a hang is a failure, too.
 pub fn watchdog() -> Watchdog {
     let (alive, dead) = std::sync::mpsc::channel::<()>();
