@@ -4,6 +4,7 @@
 //! within. One resting worker at a time sits at it; while nobody does, the keeper hears it, whose epoll
 //! the bell is nested in. The sitter masks it there, so that a ring does not wake both.
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -88,10 +89,9 @@ impl Bell {
     /// True if there was a wake from within.
     fn wait(&self, timeout: Option<Timespec>, mut each: impl FnMut(u64)) -> bool {
         let mut woken = false;
-        let mut events = Vec::with_capacity(16);
-        let buffer = rustix::buffer::spare_capacity(&mut events);
-        if epoll::wait(&self.epoll, buffer, timeout.as_ref()).is_ok() {
-            for event in &events {
+        let mut buffer = [MaybeUninit::uninit(); 16];
+        if let Ok((events, _)) = epoll::wait(&self.epoll, &mut buffer, timeout.as_ref()) {
+            for event in events {
                 match event.data.u64() {
                     LOCAL => woken = true,
                     key => each(key),
