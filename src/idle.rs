@@ -24,7 +24,7 @@ use crate::stats::add;
 use crate::wire::Nanos;
 use reallocate::Left;
 pub(crate) use reallocate::forget_urgent_calls;
-use spin::Spun;
+use spin::{News, Spun};
 
 impl Idle for Node {
     fn scan(&self, worker: &Worker, busy: bool) -> bool {
@@ -180,7 +180,7 @@ impl Node {
                 add(&self.counters.system_calls, 2);
                 if seat.sit_at_bell(ticket) {
                     sitting.sleep(until, |key| {
-                        spin::note_news();
+                        spin::note(News::Rang);
                         self.answer(key);
                     });
                 }
@@ -192,7 +192,7 @@ impl Node {
         }
         note!(Wake);
         if seat.ticket() != ticket {
-            spin::note_news();
+            spin::note(News::Came);
         }
         self.expire(Nanos::coarse());
     }
@@ -231,7 +231,7 @@ pub(crate) fn scan_one(binding: &Arc<Binding>) -> bool {
     note!(Scan, binding);
     let received = Node::with_scratch(|scratch| binding.receive(scratch));
     if received {
-        spin::note_news();
+        spin::note(News::Came);
         binding.note_answers();
     }
     received

@@ -4,7 +4,8 @@
 //! meanwhile. So nobody looks who can expect nothing: something must be outstanding, or something must have
 //! come in since the last time (a server between two calls of a busy client). And how long it looks follows
 //! the waits of this thread: twice as long after a short one, half as long after a long one, between a 32nd
-//! of what the runtime was told and all of it. On one CPU nobody looks: it would keep the peer from running.
+//! of what the runtime was told and all of it; all of it also after a ring for what a lent processor has
+//! served by then, since that peer has work that stays ([`PATIENCE`](urpc_donate::policy::PATIENCE)). On one CPU nobody looks: it would keep the peer from running.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -27,10 +28,22 @@ const LOOKS_PER_CLOCK: u32 = 64;
 const MOST_HALVINGS: u32 = 5;
 
 thread_local! {
-    /// Something has come in since the last spin.
-    static NEWS: Cell<bool> = const { Cell::new(false) };
+    /// What has happened since the last spin.
+    static NEWS: Cell<News> = const { Cell::new(News::Nothing) };
     /// How often this thread's budget has been halved.
     static HALVINGS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// What a thread can expect more of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// Nothing.
+    Nothing,
+    /// A peer rang, and what it rang for was already served when this thread was awake: the peer lends its
+    /// processor again and again, and would rather not.
+    Rang,
+    /// Something has come in, or this thread was woken for something.
+    Came,
 }
 
 /// How a spin ended.
@@ -41,10 +54,10 @@ pub(super) enum Spun {
     Tired(Option<Instant>),
 }
 
-/// Something has come in, or this thread was woken for something: the next wait begins with a spin.
+/// The next wait begins with a spin.
 #[inline]
-pub(super) fn note_news() {
-    NEWS.set(true);
+pub(super) fn note(news: News) {
+    NEWS.set(news);
 }
 
 /// How much of `bound` is looked through after so many halvings.
@@ -70,7 +83,11 @@ impl Node {
         }
         let tireless = bound == Duration::MAX;
         let bindings = self.local_bindings();
-        let expects = || NEWS.take() || bindings.iter().any(|b| b.outstanding());
+        let news = NEWS.replace(News::Nothing);
+        if news == News::Rang {
+            HALVINGS.set(0);
+        }
+        let expects = || news != News::Nothing || bindings.iter().any(|b| b.outstanding());
         if !tireless && (bindings.is_empty() || !expects()) || self.must_act(&bindings, tireless) {
             return Spun::Tired(None);
         }
