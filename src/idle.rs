@@ -182,6 +182,7 @@ impl Node {
                     sitting.sleep(until, |key| {
                         spin::note(News::Rang);
                         self.answer(key);
+                        self.step_aside(key);
                     });
                 }
                 seat.stand_up();
@@ -204,6 +205,19 @@ impl Node {
         match (timer, deadline) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
+        }
+    }
+
+    /// The kernel likes to wake a thread where its waker runs. If that peer lends its processor to us again and
+    /// again, it needs its CPU, and this worker is rung so that there are two: it runs elsewhere until it
+    /// sleeps.
+    fn step_aside(&self, key: u64) {
+        let cpu = urpc_donate::current_cpu();
+        if self.parallel
+            && self.config.pin.is_empty()
+            && self.binding(key).is_some_and(|peer| peer.has_lent_cpu(cpu))
+        {
+            Node::with_affinity(|affinity| affinity.avoid(cpu));
         }
     }
 

@@ -17,11 +17,17 @@ pub fn allowed_cpus() -> usize {
     sched_getaffinity(None).map_or(1, |set| set.count().max(1) as usize)
 }
 
-/// The CPUs of one thread: those it began with, and the one it is bound to for now.
+/// The CPUs of one thread: those it began with, and to which of them it keeps for now.
 #[derive(Debug)]
 pub struct Affinity {
     home: Option<CpuSet>,
-    bound: Option<u32>,
+    bound: Option<Bound>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bound {
+    To(u32),
+    OffFrom(u32),
 }
 
 impl Default for Affinity {
@@ -41,15 +47,29 @@ impl Affinity {
 
     /// Binds this thread to `cpu`, if it may run there and is not bound to it already.
     pub fn bind(&mut self, cpu: u32) {
-        let Some(home) = &self.home else { return };
-        if self.bound == Some(cpu) || cpu as usize >= CpuSet::MAX_CPU || !home.is_set(cpu as usize)
-        {
-            return;
-        }
         let mut one = CpuSet::new();
-        one.set(cpu as usize);
-        if sched_setaffinity(None, &one).is_ok() {
-            self.bound = Some(cpu);
+        if self.may_run_on(cpu) {
+            one.set(cpu as usize);
+            self.keep_to(&one, Bound::To(cpu));
+        }
+    }
+
+    /// Keeps this thread off `cpu`: there are others.
+    pub fn avoid(&mut self, cpu: u32) {
+        if let (true, Some(mut others)) = (self.may_run_on(cpu), self.home) {
+            others.unset(cpu as usize);
+            self.keep_to(&others, Bound::OffFrom(cpu));
+        }
+    }
+
+    fn may_run_on(&self, cpu: u32) -> bool {
+        let cpu = cpu as usize;
+        cpu < CpuSet::MAX_CPU && self.home.is_some_and(|home| home.is_set(cpu))
+    }
+
+    fn keep_to(&mut self, cpus: &CpuSet, bound: Bound) {
+        if self.bound != Some(bound) && sched_setaffinity(None, cpus).is_ok() {
+            self.bound = Some(bound);
         }
     }
 
@@ -74,6 +94,12 @@ mod tests {
             assert_eq!(allowed_cpus(), before);
             affinity.bind(current_cpu());
             assert_eq!(allowed_cpus(), 1);
+            affinity.let_go();
+            assert_eq!(allowed_cpus(), before);
+            let cpu = current_cpu();
+            affinity.avoid(cpu);
+            assert_eq!(allowed_cpus(), (before - 1).max(1));
+            assert!(before == 1 || current_cpu() != cpu);
             affinity.let_go();
             assert_eq!(allowed_cpus(), before);
         })

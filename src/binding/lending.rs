@@ -57,9 +57,9 @@ impl Binding {
     }
 
     /// [`presence`](Self::presence), and a peer that is awake has ended its streak.
-    fn seen_presence(&self) -> View {
+    pub(crate) fn seen_presence(&self) -> View {
         let presence = self.presence();
-        if presence.awake() {
+        if presence.awake() && self.streak.load(Ordering::Relaxed) != 0 {
             self.streak.store(0, Ordering::Relaxed);
         }
         presence
@@ -85,6 +85,15 @@ impl Binding {
         let inbox = self.channel.inbox();
         let live = |k| inbox.grant(k).grant.load(Ordering::Relaxed) & 1 == 1;
         (0..self.landings.len()).any(live)
+    }
+
+    /// The peer says that the processor which it lent to us last was this CPU: whoever runs there is in its way.
+    pub(crate) fn has_lent_cpu(&self, cpu: u32) -> bool {
+        let inbox = self.channel.inbox();
+        (0..self.landings.len()).any(|k| {
+            let words = inbox.grant(k);
+            words.grant.load(Ordering::Relaxed) != 0 && words.cpu.load(Ordering::Relaxed) == cpu
+        })
     }
 
     /// A landing of the peer that would answer.

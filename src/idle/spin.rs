@@ -145,8 +145,9 @@ impl Node {
     fn must_act(&self, bindings: &[Arc<Binding>], tireless: bool) -> bool {
         // The presence first: its line is shared and quiet, the other is written with every message.
         // A donor of ours is no such peer: its processor is about to come back to it.
-        let view =
-            |b: &Arc<Binding>| !b.presence().awake() && b.wants_attention() && !b.lends_to_us();
+        let view = |b: &Arc<Binding>| {
+            !b.seen_presence().awake() && b.wants_attention() && !b.lends_to_us()
+        };
         if !bindings.iter().any(view) {
             return false;
         }
