@@ -139,10 +139,9 @@ impl Lender {
             if seat.ticket() != ticket {
                 break Outcome::Woken;
             }
-            if Instant::now() >= until {
+            if !seat.sleep_beside(ticket, returned, seen, Some(until)) {
                 break Outcome::Limit;
             }
-            seat.sleep_beside(ticket, returned, seen, Some(until));
         };
         seat.stand_up();
         // Void from here on. Pairs with `Landing::holds`, which looks at every task boundary.

@@ -110,15 +110,16 @@ impl Seat {
         self.place.store(Place::Running as u32, Ordering::Relaxed);
     }
 
-    /// One sleep on the own word and on a word that a peer writes, while they are `ticket` and `seen`.
+    /// One sleep on the own word and on a word that a peer writes, while they are `ticket` and `seen`. False if
+    /// it is `until`.
     pub(crate) fn sleep_beside(
         &self,
         ticket: u32,
         shared: &AtomicU32,
         seen: u32,
         until: Option<Instant>,
-    ) {
-        sleep_on_two(&self.ticket, ticket, shared, seen, until);
+    ) -> bool {
+        sleep_on_two(&self.ticket, ticket, shared, seen, until)
     }
 
     pub(crate) fn sit(&self, place: Place) {

@@ -38,17 +38,17 @@ mod real {
     }
 
     /// Sleeps while `own` is `expected` *and* `shared` is `seen`, until either is woken or `until`.
-    /// May return at any time.
+    /// May return at any time; false if it is `until`.
     pub(crate) fn sleep_on_two(
         own: &AtomicU32,
         expected: u32,
         shared: &AtomicU32,
         seen: u32,
         until: Option<Instant>,
-    ) {
+    ) -> bool {
         let deadline = match until.map(remaining) {
             None => None,
-            Some(None) => return,
+            Some(None) => return false,
             Some(Some(left)) => {
                 let now = rustix::time::clock_gettime(ClockId::Monotonic);
                 now.checked_add(timespec(left))
@@ -58,12 +58,13 @@ mod real {
             entry(shared, seen, WaitFlags::SIZE_U32),
             entry(own, expected, WaitFlags::SIZE_U32 | WaitFlags::PRIVATE),
         ];
-        let _ = futex::waitv(
+        let slept = futex::waitv(
             &words,
             WaitvFlags::empty(),
             deadline.as_ref(),
             ClockId::Monotonic,
         );
+        slept != Err(rustix::io::Errno::TIMEDOUT)
     }
 
     /// Whether this kernel lets a thread sleep on two words. Without it (before Linux 5.16, or in a
@@ -125,8 +126,9 @@ mod modelled {
         _expected: u32,
         _shared: &AtomicU32,
         _seen: u32,
-        _until: Option<Instant>,
-    ) {
+        until: Option<Instant>,
+    ) -> bool {
         loom::thread::yield_now();
+        until.is_none_or(|until| Instant::now() < until)
     }
 }

@@ -4,7 +4,7 @@
 //! calls, and nothing else.
 
 use std::sync::atomic::{Ordering, fence};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use urpc_donate::policy::PeerView;
@@ -126,13 +126,13 @@ impl Binding {
         self.channel.peer_progress()
     }
 
-    /// It was lent, and is back: `limit` is how long it might have stayed. One that was wasted bars the next
+    /// It was lent since `begun`, might have stayed away for `limit`, and is back. One that was wasted bars the next
     /// ones for a while.
     pub(crate) fn end_donation(
         &self,
         before: u64,
         outcome: Outcome,
-        cost: Duration,
+        begun: Instant,
         limit: Duration,
     ) {
         self.streak.fetch_add(1, Ordering::Relaxed);
@@ -145,8 +145,10 @@ impl Binding {
             // It may wait for something else, and has returned at once.
             Outcome::Returned if has_read => self.backoff.useful(),
             // It came back early, for a timer of ours.
-            Outcome::Limit if has_read && cost < limit => {}
-            Outcome::Returned | Outcome::Limit => self.backoff.wasted(Nanos::now().0, cost),
+            Outcome::Limit if has_read && begun.elapsed() < limit => {}
+            Outcome::Returned | Outcome::Limit => {
+                self.backoff.wasted(Nanos::now().0, begun.elapsed());
+            }
         }
     }
 

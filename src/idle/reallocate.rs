@@ -71,7 +71,12 @@ impl Node {
         let mut views = VIEWS.take();
         let mut left = Left::Look;
         for _ in 0..=peers.len() {
-            let now = Nanos::now();
+            // Who waits longest is a question only where there are several.
+            let now = if peers.len() > 1 {
+                Nanos::now()
+            } else {
+                Nanos::coarse()
+            };
             let view = |peer: &Arc<Binding>| PeerView {
                 urgent,
                 ..peer.view(now)
@@ -89,7 +94,7 @@ impl Node {
                     if ring {
                         peers[to].ring();
                     }
-                    if self.donate(worker, &peers[to], ticket) {
+                    if self.donate(worker, &peers[to], ticket, here.due_in) {
                         break;
                     }
                     if !peers[to].is_rung() {
@@ -119,16 +124,22 @@ impl Node {
         left
     }
 
-    /// Lends this worker's processor to `peer` until it comes back. False if no landing was free.
-    fn donate(&self, worker: &Worker, peer: &Arc<Binding>, ticket: u32) -> bool {
+    /// Lends this worker's processor to `peer` until it comes back, or something is due here. False if no
+    /// landing was free.
+    fn donate(
+        &self,
+        worker: &Worker,
+        peer: &Arc<Binding>,
+        ticket: u32,
+        due_in: Option<Duration>,
+    ) -> bool {
         let (Some(id), Some(k)) = (worker.id(), peer.free_landing()) else {
             return false;
         };
         let seat = &self.seats[id];
-        let limit = self.config.grant_limit;
         let begun = Instant::now();
-        let mut until = begun + limit;
-        until = self.next_event(worker).map_or(until, |at| at.min(until));
+        let limit = self.config.grant_limit;
+        let until = begun + due_in.map_or(limit, |due| due.min(limit));
         let cpu = urpc_donate::current_cpu();
         if self.parallel {
             // So that the kernel does not take this thread elsewhere when it wakes.
@@ -155,7 +166,7 @@ impl Node {
         let Some(outcome) = outcome else {
             return false;
         };
-        peer.end_donation(before, outcome, begun.elapsed(), limit);
+        peer.end_donation(before, outcome, begun, limit);
         let counters = &peer.counters;
         add(&counters.donations_given, 1);
         add(&counters.crossings, 2);
