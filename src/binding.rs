@@ -25,7 +25,9 @@ use crate::offered::Offered;
 use crate::pending::Pending;
 use crate::service::Offer;
 use crate::serving::Serving;
+use crate::spare;
 use crate::stats::{Counters, Stats};
+use crate::wire::Nanos;
 
 pub(crate) use lending::grant_words;
 pub(crate) use receive::Scratch;
@@ -72,6 +74,8 @@ pub(crate) struct Binding {
     pub(crate) offered: Offered,
     pub(crate) draining: Arc<AtomicBool>,
     pub(crate) pending: Pending,
+    /// How many spares of this channel a thread may keep.
+    pub(crate) spares: usize,
     pub(crate) serving: Serving,
     /// For the processors we lend to the peer.
     lenders: [Lender; limits::LANDINGS as usize],
@@ -119,6 +123,7 @@ impl Binding {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         Arc::new(Self {
             pending: Pending::new(parts.limits.calls),
+            spares: spare::limit(parts.limits.calls, parts.node.config.processors),
             serving: Serving::new(parts.limits.calls),
             lenders: std::array::from_fn(|_| Lender::new()),
             landings: (0..parts.landings).map(|_| Seat::new()).collect(),
@@ -189,21 +194,43 @@ impl Binding {
         }
     }
 
+    /// When a call that begins now ends by default.
+    pub(crate) fn default_deadline(&self) -> Nanos {
+        Nanos::coarse().after(self.node.config.call_deadline)
+    }
+
+    /// When call `id` of the caller's ends. One that has had no deadline so far gets the default one.
+    #[cold]
+    pub(crate) fn deadline(&self, id: u32) -> Nanos {
+        let mut deadline = self.pending.deadline(id);
+        if deadline == Nanos::NEVER {
+            deadline = self.default_deadline();
+            self.pending.set_deadline(id, deadline);
+        }
+        deadline
+    }
+
     // The end.
 
     /// Why new calls cannot be made, if they cannot.
+    #[inline]
     pub(crate) fn refusal(&self) -> Option<CallError> {
+        if self.closed.get().is_none() && !self.leaving.load(Ordering::Acquire) {
+            return None;
+        }
+        Some(self.refuse())
+    }
+
+    #[cold]
+    fn refuse(&self) -> CallError {
         if let Some(why) = self.closed.get() {
-            return Some(closed(why, Executed::No));
+            return closed(why, Executed::No);
         }
-        if self.leaving.load(Ordering::Acquire) {
-            return Some(CallError::new(
-                CallErrorKind::ShuttingDown,
-                Executed::No,
-                "the server is shutting down and takes no more calls",
-            ));
-        }
-        None
+        CallError::new(
+            CallErrorKind::ShuttingDown,
+            Executed::No,
+            "the server is shutting down and takes no more calls",
+        )
     }
 
     /// Why a message could not be sent.

@@ -17,13 +17,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use urpc_channel::{Body, Head, Kind};
 
-use crate::binding::Binding;
 use crate::caller;
 use crate::entry;
 use crate::error::{CallError, CallErrorKind, Executed};
 use crate::linger;
 use crate::note::note;
 use crate::peer::Peer;
+use crate::spare::{self, Handle};
 use crate::wire::{self, Nanos, Undecodable};
 use crowded::Crowded;
 
@@ -52,7 +52,8 @@ pub fn call<R: DeserializeOwned>(peer: &Peer, name: &str, arguments: impl Serial
 /// one that has not is never started.
 #[must_use = "a call does nothing unless it is awaited"]
 pub struct Call<R> {
-    call: Raw,
+    /// A pointer, so that a call is cheap to move, and used again. `None` only in `drop`.
+    raw: Option<Box<RawCall>>,
     _reply: PhantomData<fn() -> R>,
 }
 
@@ -60,15 +61,25 @@ impl<R> Call<R> {
     /// Fails the call if no reply has come `after` its first poll. The handler sees this deadline, and
     /// the calls it makes inherit it.
     pub fn timeout(mut self, after: Duration) -> Self {
-        self.call.timeout = Some(after);
+        self.raw_mut().timeout = Some(after);
         self
     }
 
     /// Gives the peer a processor at once if it has none awake, although tasks are ready here: for
     /// programs with a single task, for real-time calls, and to start long I/O early (§3.1.1, R24).
     pub fn urgent(mut self) -> Self {
-        self.call.urgent = true;
+        self.raw_mut().urgent = true;
         self
+    }
+
+    #[inline]
+    fn raw(&self) -> &RawCall {
+        self.raw.as_ref().expect("not dropped")
+    }
+
+    #[inline]
+    fn raw_mut(&mut self) -> &mut RawCall {
+        self.raw.as_mut().expect("not dropped")
     }
 }
 
@@ -90,7 +101,7 @@ impl Peer {
             return self.failed(name, error);
         };
         let mut call = self.lazy(number);
-        if let Err(why) = wire::encode(arguments, &mut call.call.body) {
+        if let Err(why) = wire::encode(arguments, &mut call.raw_mut().body) {
             let why = format!("its arguments could not be encoded: {why}");
             let error = CallError::new(CallErrorKind::Encode, Executed::No, why);
             return self.failed(name, error);
@@ -98,26 +109,22 @@ impl Peer {
         call
     }
 
+    #[cold]
     pub(crate) fn failed<R>(&self, name: &str, error: CallError) -> Call<R> {
         let mut call = self.lazy(0);
-        call.call.stage = Stage::Rare;
-        call.call.rare = Some(Box::new(Rare::Failed(error.of(name, self.name()))));
+        let raw = call.raw_mut();
+        raw.stage = Stage::Rare;
+        raw.rare = Some(Box::new(Rare::Failed(error.of(name, self.name()))));
         call
     }
 
     #[inline]
     fn lazy<R>(&self, procedure: u16) -> Call<R> {
+        let mut raw = spare::take(self);
+        raw.procedure = procedure;
+        raw.stage = Stage::Lazy;
         Call {
-            call: Raw {
-                peer: Some(self.for_call()),
-                procedure,
-                id: 0,
-                body: Body::EMPTY,
-                timeout: None,
-                urgent: false,
-                stage: Stage::Lazy,
-                rare: None,
-            },
+            raw: Some(raw),
             _reply: PhantomData,
         }
     }
@@ -127,45 +134,45 @@ impl<R: DeserializeOwned> Future for Call<R> {
     type Output = Result<R, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = match self.call.poll(cx) {
+        let raw = self.raw_mut();
+        let result = match raw.poll(cx) {
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(reply)) => reply.decode(),
+            Poll::Ready(Ok(())) => raw.decode(),
             Poll::Ready(Err(error)) => Err(error),
         };
-        let call = &self.call;
-        Poll::Ready(result.map_err(|error| error.of(call.name(), call.peer().name())))
+        match result {
+            Ok(reply) => Poll::Ready(Ok(reply)),
+            Err(error) => Poll::Ready(Err(raw.name_in(error))),
+        }
+    }
+}
+
+impl<R> Drop for Call<R> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(mut raw) = self.raw.take() {
+            raw.end();
+            spare::keep(raw);
+        }
     }
 }
 
 impl<R> fmt::Debug for Call<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call")
-            .field("procedure", &self.call.name())
-            .field("peer", &self.call.peer().name())
+            .field("procedure", &self.raw().name())
+            .field("peer", &self.raw().peer().name())
             .finish_non_exhaustive()
     }
 }
 
-/// The answer to a call, which its entry keeps until this is dropped.
-struct Reply<'a> {
-    binding: &'a Binding,
-    id: u32,
-}
-
-impl Reply<'_> {
-    fn decode<R: DeserializeOwned>(&self) -> Result<R, CallError> {
-        self.binding.pending.look(self.id, |answer| match answer {
-            Ok(body) => wire::decode(body.as_slice()).map_err(undecodable),
-            Err(error) => Err(error.clone()),
-        })
-    }
-}
-
-impl Drop for Reply<'_> {
-    fn drop(&mut self) {
-        let bytes = self.binding.pending.end(self.id);
-        self.binding.channel.freed(bytes);
-    }
+#[cold]
+fn too_large(bytes: usize, max: u32) -> CallError {
+    let why = format!(
+        "its arguments take {bytes} bytes, and no more than {max} can cross at once; send them in \
+         several calls"
+    );
+    CallError::new(CallErrorKind::TooLarge, Executed::No, why)
 }
 
 #[cold]
@@ -181,29 +188,31 @@ fn undecodable(error: Undecodable) -> CallError {
     CallError::new(CallErrorKind::UndecodableReply, Executed::Yes, why)
 }
 
-/// A call without its types.
-struct Raw {
-    /// `None` only in `drop`.
-    peer: Option<Peer>,
+/// A call without its types; or, between two calls, what one leaves to the next.
+#[derive(Default)]
+pub(crate) struct RawCall {
+    /// `None` only between two calls.
+    pub(crate) handle: Option<Handle>,
+    stage: Stage,
     procedure: u16,
     /// Once it is sent.
     id: u32,
+    urgent: bool,
+    timeout: Option<Duration>,
+    rare: Option<Box<Rare>>,
     /// The arguments, until they are sent: small ones are copied from here into the ring, and nowhere else.
     body: Body,
-    timeout: Option<Duration>,
-    urgent: bool,
-    stage: Stage,
-    rare: Option<Box<Rare>>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 enum Stage {
     /// Not polled yet.
     Lazy,
-    /// Sent, or staged, with this deadline: the answer will come.
-    Sent(Nanos),
+    /// Sent, or staged: the answer will come.
+    Sent,
     /// As `rare` says.
     Rare,
+    #[default]
     Done,
 }
 
@@ -215,10 +224,27 @@ enum Rare {
     Crowded(Crowded),
 }
 
-impl Raw {
+impl RawCall {
+    /// Whether this is what calls to `peer` begin with.
+    #[inline]
+    pub(crate) fn is_of(&self, peer: &Peer) -> bool {
+        self.handle.as_ref().is_some_and(|own| own.peer.is(peer))
+    }
+
+    /// Whether this is of `peer` or of nobody.
+    #[inline]
+    pub(crate) fn is_of_no_other_than(&self, peer: &Peer) -> bool {
+        self.handle.as_ref().is_none_or(|own| own.peer.is(peer))
+    }
+
+    #[inline]
+    fn handle(&mut self) -> &mut Handle {
+        self.handle.as_mut().expect("it is a call")
+    }
+
     #[inline]
     fn peer(&self) -> &Peer {
-        self.peer.as_ref().expect("not dropped")
+        &self.handle.as_ref().expect("it is a call").peer
     }
 
     fn name(&self) -> &str {
@@ -226,9 +252,9 @@ impl Raw {
     }
 
     #[inline]
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply<'_>, CallError>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CallError>> {
         match self.stage {
-            Stage::Sent(deadline) => self.poll_sent(deadline, cx),
+            Stage::Sent => self.poll_sent(cx),
             Stage::Lazy => self.begin(cx).map(Err),
             _ => self.poll_rarely(cx).map(Err),
         }
@@ -244,63 +270,81 @@ impl Raw {
         }
     }
 
+    /// Says which call failed.
+    #[cold]
+    fn name_in(&self, error: CallError) -> CallError {
+        error.of(self.name(), self.peer().name())
+    }
+
     /// What can be refused without asking anybody.
+    #[inline]
     fn refusal(&self) -> Option<CallError> {
         let binding = self.peer().binding();
-        let max = binding.limits.max_payload as usize;
-        let len = self.body.as_slice().len();
-        if len > max {
-            let why = format!(
-                "its arguments take {len} bytes, and no more than {max} can cross at once; send them in \
-                 several calls"
-            );
-            return Some(CallError::new(CallErrorKind::TooLarge, Executed::No, why));
+        let bytes = self.body.window_bytes();
+        if bytes > binding.limits.max_payload as usize {
+            return Some(too_large(bytes, binding.limits.max_payload));
         }
         binding.refusal()
     }
 
     /// The first attempt: takes an id and room, and sends. Ready only with an error.
+    #[inline]
     fn begin(&mut self, cx: &mut Context<'_>) -> Poll<CallError> {
         if let Some(error) = self.refusal() {
             self.stage = Stage::Done;
             return Poll::Ready(error);
         }
+        let kept = self.handle().id.take();
         let binding = self.peer().binding();
-        let inherited = caller::inherited();
-        let own = match self.timeout {
-            Some(after) => Nanos::now().after(after),
-            None => Nanos::coarse().after(binding.node.config.call_deadline),
-        };
-        let deadline = own.min(inherited);
         let bytes = self.body.window_bytes();
+        let chosen = self.chosen_deadline();
         if binding.try_reserve(bytes) {
-            // Footnote 1, R16: perhaps its task need not be put to sleep, and woken.
+            // Footnote 1, R16: perhaps its task need not be put to sleep, and woken. Then it needs no default
+            // deadline before that.
             let lingers = linger::may(binding, cx.waker());
+            let deadline = match chosen {
+                None if lingers => Nanos::NEVER,
+                None => binding.default_deadline(),
+                Some(chosen) => chosen,
+            };
             let waker = (!lingers).then_some(cx.waker());
-            match binding.pending.begin(waker, deadline) {
+            match binding.pending.begin(kept, waker, deadline) {
                 Some(id) => {
                     if lingers {
                         linger::until_answered(binding, id);
                     }
-                    return self.send(id, deadline);
+                    return self.send(id, chosen, deadline);
                 }
                 None => binding.channel.unreserve(bytes),
             }
+        } else if let Some(kept) = kept {
+            binding.pending.give_back(kept);
         }
+        let deadline = chosen.unwrap_or_else(|| binding.default_deadline());
         let crowded = Crowded::new(Arc::clone(binding), bytes, deadline);
         self.poll_crowded(crowded, cx)
     }
 
+    /// The deadline, if it is not just the default one. Then it is the peer's business too.
+    #[inline]
+    fn chosen_deadline(&self) -> Option<Nanos> {
+        let inherited = caller::inherited();
+        match self.timeout {
+            None if inherited == Nanos::NEVER => None,
+            None => Some(self.peer().binding().default_deadline().min(inherited)),
+            Some(after) => Some(Nanos::now().after(after).min(inherited)),
+        }
+    }
+
     /// Publishes the request whose id and room are taken.
-    fn send(&mut self, id: u32, deadline: Nanos) -> Poll<CallError> {
+    #[inline]
+    fn send(&mut self, id: u32, chosen: Option<Nanos>, deadline: Nanos) -> Poll<CallError> {
         self.id = id;
-        // A deadline that somebody chose is the peer's business too; ours is not.
-        let chosen = self.timeout.is_some() || caller::inherited() != Nanos::NEVER;
         let head = Head {
             kind: Kind::Call,
             id,
             procedure: self.procedure,
-            deadline_ms: if chosen { deadline.to_wire() } else { 0 },
+            deadline_ms: chosen.map_or(0, Nanos::to_wire),
         };
         let binding = self.peer().binding();
         note!(Call, binding, id);
@@ -309,14 +353,14 @@ impl Raw {
         {
             return Poll::Ready(error);
         }
-        self.stage = Stage::Sent(deadline);
+        self.stage = Stage::Sent;
         let binding = self.peer().binding();
         if !binding.node.works_here() {
             binding.sent_from_outside();
         } else if self.urgent || binding.node.config.urgent {
             binding.node.urge(binding);
         }
-        if binding.pending.next_deadline() >= deadline {
+        if deadline != Nanos::NEVER && binding.pending.next_deadline() >= deadline {
             binding.node.deadline_set();
         }
         Poll::Pending
@@ -339,34 +383,43 @@ impl Raw {
     }
 
     #[inline]
-    fn poll_sent(
-        &mut self,
-        deadline: Nanos,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Reply<'_>, CallError>> {
-        let id = self.id;
-        match self.peer().binding().pending.poll(id, cx.waker()) {
-            entry::Poll::Answered => {
-                self.stage = Stage::Done;
-                let binding = self.peer().binding();
-                note!(Resume, binding, id);
-                return Poll::Ready(Ok(Reply { binding, id }));
-            }
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CallError>> {
+        match self.peer().binding().pending.poll(self.id, cx.waker()) {
+            entry::Poll::Answered => return Poll::Ready(Ok(())),
             entry::Poll::Waiting => {}
             // R6: go on to something else.
             entry::Poll::Busy => cx.waker().wake_by_ref(),
         }
-        self.poll_late(deadline).map(Err)
+        self.poll_late().map(Err)
     }
 
     /// Polled without an answer: perhaps because time is up.
-    fn poll_late(&mut self, deadline: Nanos) -> Poll<CallError> {
-        if deadline > Nanos::now() {
+    #[cold]
+    fn poll_late(&mut self) -> Poll<CallError> {
+        let binding = self.peer().binding();
+        if binding.deadline(self.id) > Nanos::now() {
             return Poll::Pending;
         }
         self.leave();
         let limit = self.limit();
         Poll::Ready(CallError::deadline(limit, true))
+    }
+
+    /// What the answer, which is there, means.
+    #[inline]
+    fn decode<R: DeserializeOwned>(&mut self) -> Result<R, CallError> {
+        let (binding, id) = (self.peer().binding(), self.id);
+        note!(Resume, binding, id);
+        let result = binding.pending.look(id, |answer| match answer {
+            Ok(body) => wire::decode(body.as_slice()).map_err(undecodable),
+            Err(error) => Err(error.clone()),
+        });
+        // Should that have panicked, `leave` is called with the answer still there.
+        let (kept, bytes) = binding.pending.end(id);
+        binding.channel.freed(bytes);
+        self.handle().id = Some(kept);
+        self.stage = Stage::Done;
+        result
     }
 
     fn limit(&self) -> Duration {
@@ -385,29 +438,33 @@ impl Raw {
             }
             Poll::Ready(Err(None)) => Poll::Ready(CallError::deadline(self.limit(), false)),
             Poll::Ready(Err(Some(error))) => Poll::Ready(error),
-            Poll::Ready(Ok(id)) => self.send(id, crowded.deadline()),
+            Poll::Ready(Ok(id)) => {
+                let chosen = self.chosen_deadline().map(|_| crowded.deadline());
+                self.send(id, chosen, crowded.deadline())
+            }
         }
     }
 
+    /// The call is over, one way or another.
+    #[inline]
+    fn end(&mut self) {
+        self.leave();
+        self.urgent = false;
+        self.timeout = None;
+        self.rare = None;
+        self.body.clear();
+    }
+
     /// The caller is gone, or has given up.
+    #[inline]
     fn leave(&mut self) {
-        if let Stage::Sent(_) = self.stage {
+        if let Stage::Sent = self.stage {
             self.stage = Stage::Done;
             let (binding, id) = (self.peer().binding(), self.id);
             match binding.pending.abandon(id) {
                 Ok(()) => binding.withdraw(id),
                 Err(bytes) => binding.channel.freed(bytes),
             }
-        }
-    }
-}
-
-impl Drop for Raw {
-    #[inline]
-    fn drop(&mut self) {
-        self.leave();
-        if let Some(peer) = self.peer.take() {
-            peer.keep_as_spare();
         }
     }
 }

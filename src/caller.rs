@@ -17,6 +17,8 @@ thread_local! {
     /// The channel that was served last on this thread. It stays when a call ends, so that serving one
     /// client's calls in a row touches no reference count; see [`forget`].
     static LAST: RefCell<Option<Arc<Binding>>> = const { RefCell::new(None) };
+    /// The same, to be compared with.
+    static LAST_AT: Cell<*const Binding> = const { Cell::new(std::ptr::null()) };
     /// The deadline of the call that is being served right now.
     static SERVING: Cell<Option<Nanos>> = const { Cell::new(None) };
 }
@@ -69,11 +71,13 @@ pub(crate) fn inherited() -> Nanos {
 }
 
 /// Runs `f` as part of a call that came over `binding`.
+#[inline]
 pub(crate) fn enter<R>(binding: &Arc<Binding>, deadline: Nanos, f: impl FnOnce() -> R) -> R {
-    let before = LAST.with_borrow_mut(|last| match last {
-        Some(last) if Arc::ptr_eq(last, binding) => None,
-        _ => Some(last.replace(Arc::clone(binding))),
-    });
+    let before = if LAST_AT.get() == Arc::as_ptr(binding) {
+        None
+    } else {
+        Some(set_last(Some(Arc::clone(binding))))
+    };
     let serving = SERVING.replace(Some(deadline));
     let result = f();
     SERVING.set(serving);
@@ -81,15 +85,21 @@ pub(crate) fn enter<R>(binding: &Arc<Binding>, deadline: Nanos, f: impl FnOnce()
         && serving.is_some()
     {
         // A dispatch inside another: its caller is the caller again.
-        LAST.set(before);
+        set_last(before);
     }
     result
+}
+
+#[cold]
+fn set_last(binding: Option<Arc<Binding>>) -> Option<Arc<Binding>> {
+    LAST_AT.set(binding.as_ref().map_or(std::ptr::null(), Arc::as_ptr));
+    LAST.replace(binding)
 }
 
 /// Lets go of the channel served last, so that a closed one can be unmapped.
 pub(crate) fn forget() {
     if SERVING.get().is_none() {
-        LAST.take();
+        set_last(None);
     }
 }
 

@@ -13,17 +13,19 @@ use std::sync::atomic::{Ordering, fence};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use urpc_channel::Glance;
 use urpc_donate::Wake;
 use urpc_executor::{Idle, Worker};
 
 use crate::binding::Binding;
 use crate::node::Node;
 use crate::note::note;
-use crate::peer::Peer;
+use crate::spare;
 use crate::stats::add;
 use crate::wire::Nanos;
 use reallocate::Left;
 pub(crate) use reallocate::forget_urgent_calls;
+pub(crate) use spin::LOOKS_PER_PAUSE;
 use spin::{News, Spun};
 
 impl Idle for Node {
@@ -31,7 +33,7 @@ impl Idle for Node {
         let found = self.scan_all();
         if busy {
             self.see_to_urgent_calls(worker, None, |_| false);
-            Peer::let_go_of_spare(false);
+            spare::let_go_if_in_the_way();
             // A busy worker may not come to rest for long: who sleeps on our messages is rung now.
             self.expire(Nanos::coarse());
             // Pairs as in `ring_sleepers`.
@@ -52,7 +54,7 @@ impl Idle for Node {
         let Some(seat) = worker.id().map(|id| &self.seats[id]) else {
             return;
         };
-        Peer::let_go_of_spare(true);
+        spare::let_go();
         let ticket = seat.ticket();
         worker.announce_rest();
         self.presence().announce_rest();
@@ -231,10 +233,22 @@ impl Node {
     }
 }
 
+/// Something has come in for this thread.
+#[inline]
+pub(crate) fn came() {
+    spin::note(News::Came);
+}
+
 /// One look at one channel. Nothing is written where nothing has come in.
 #[inline]
 pub(crate) fn scan_one(binding: &Arc<Binding>) -> bool {
     let glance = binding.channel.glance();
+    glance != Glance::default() && see_to(binding, glance)
+}
+
+/// Does what a look at a channel has shown. True if something came in.
+#[inline(never)]
+fn see_to(binding: &Arc<Binding>, glance: Glance) -> bool {
     if glance.chores {
         binding.channel.flush();
         binding.channel.refresh_window();

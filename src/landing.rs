@@ -16,7 +16,7 @@ use crate::binding::{Binding, grant_words};
 use crate::idle::{forget_urgent_calls, scan_one};
 use crate::node::Node;
 use crate::note::note;
-use crate::peer::Peer;
+use crate::spare;
 use crate::stats::add;
 use crate::wire::Nanos;
 
@@ -118,7 +118,7 @@ impl Node {
 
 /// Before a reserve worker sleeps: what is left is somebody else's from here on.
 fn leave(node: &Arc<Node>, waits: impl Fn(&Arc<Binding>) -> bool) {
-    Peer::let_go_of_spare(true);
+    spare::let_go();
     // Pairs with the fence of a thread that hands a message over: it sees the end free, or we flush.
     fence(Ordering::SeqCst);
     node.settle();

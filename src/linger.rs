@@ -11,11 +11,11 @@ use std::task::Waker;
 use urpc_executor::Worker;
 
 use crate::binding::Binding;
-use crate::idle::scan_one;
+use crate::idle::{LOOKS_PER_PAUSE, came, scan_one};
 use crate::node::Node;
 
-/// Looks for the reply of a lingering call: some 256 × 10 ns, a few warm calls long.
-const LOOKS: u32 = 256;
+/// Looks for the reply of a lingering call: some 512 × 5 ns, a few warm calls long.
+const LOOKS: u32 = 512;
 
 thread_local! {
     /// The call of this thread that has no waker. The pointer is only compared.
@@ -50,18 +50,29 @@ impl Node {
         };
         // Whom nobody runs cannot answer: then this processor has something better to do.
         let looks = if binding.presence().awake() { LOOKS } else { 0 };
-        for _ in 0..looks {
-            for binding in bindings.iter() {
-                scan_one(binding);
-            }
-            if binding.pending.has_answered(id) {
+        for look in 1..=looks {
+            let incoming = binding.channel.has_incoming();
+            if incoming && binding.receive_answer(id) {
+                came();
                 return true;
             }
-            if worker.has_work() {
-                break;
+            let mut found = false;
+            for other in bindings.iter() {
+                found |= (incoming || !Arc::ptr_eq(other, binding)) && scan_one(other);
             }
-            std::hint::spin_loop();
+            let pause = look % LOOKS_PER_PAUSE == 0;
+            // Another worker may have found it.
+            if (found || pause) && binding.pending.has_answered(id) {
+                return true;
+            }
+            if pause {
+                if worker.has_work() {
+                    break;
+                }
+                std::hint::spin_loop();
+            }
         }
+        binding.deadline(id);
         !binding.pending.wait(id, waker)
     }
 }

@@ -24,7 +24,7 @@ use crate::discipline::MakeDiscipline;
 use crate::error::{Error, Result};
 use crate::keeper::{self, Keeper};
 use crate::landing;
-use crate::peer::Peer;
+use crate::spare;
 use crate::stats::{Counters, Stats};
 use crate::wire::Nanos;
 
@@ -336,7 +336,7 @@ impl Node {
 
     /// Lets go of all channels this thread still knows of.
     pub(crate) fn forget_bindings() {
-        Peer::let_go_of_spare(true);
+        spare::let_go();
         LOCAL.with_borrow_mut(|local| {
             local.bindings = Rc::default();
             local.version = 0; // no list has this one: the next look makes a new copy

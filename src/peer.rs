@@ -1,6 +1,5 @@
 //! A peer and its procedures, as users hold them.
 
-use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use urpc_donate::Credentials;
 
 use crate::binding::Binding;
 use crate::call::Call;
-use crate::node::Node;
+use crate::spare;
 use crate::stats::Stats;
 
 /// A process that is bound to this one. Cheap to clone; a client's channel closes when the last clone
@@ -33,40 +32,17 @@ impl Drop for Handle {
     }
 }
 
-thread_local! {
-    /// The peer of the call that ended last on this worker, for the next call to the same: so calls that
-    /// follow one another count no references. See [`Peer::let_go_of_spare`].
-    static SPARE: Cell<Option<Peer>> = const { Cell::new(None) };
-}
-
 impl Peer {
-    /// A clone for a call.
+    /// Whether both are handles of one peer.
     #[inline]
-    pub(crate) fn for_call(&self) -> Self {
-        match SPARE.take() {
-            Some(spare) if Arc::ptr_eq(&spare.0, &self.0) => spare,
-            other => {
-                SPARE.set(other);
-                self.clone()
-            }
-        }
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Takes the peer of a call that has ended.
+    /// How many handles there are of this peer.
     #[inline]
-    pub(crate) fn keep_as_spare(self) {
-        if Node::works() {
-            SPARE.set(Some(self));
-        }
-    }
-
-    /// Drops this thread's spare peer, in any case or if that is all that keeps its channel open. Workers
-    /// do the one before they rest, and the other every so many tasks.
-    pub(crate) fn let_go_of_spare(in_any_case: bool) {
-        let spare = SPARE.take();
-        if !in_any_case {
-            SPARE.set(spare.filter(|spare| Arc::strong_count(&spare.0) > 1));
-        }
+    pub(crate) fn handles(&self) -> usize {
+        Arc::strong_count(&self.0)
     }
 
     /// A peer that stays bound without this handle.
@@ -154,14 +130,7 @@ impl Peer {
 impl Drop for Peer {
     #[inline]
     fn drop(&mut self) {
-        // Perhaps nobody holds the channel open but this one and this thread's spare.
-        if Arc::strong_count(&self.0) == 2 {
-            // No spare at the end of a thread.
-            let spare = SPARE.try_with(Cell::take).ok().flatten();
-            if let Some(spare) = spare.filter(|spare| !Arc::ptr_eq(&spare.0, &self.0)) {
-                SPARE.set(Some(spare));
-            }
-        }
+        spare::follow(self);
     }
 }
 

@@ -37,6 +37,12 @@ pub(crate) struct Pending {
     room: Event,
 }
 
+/// An id that a thread keeps for a call of its own to come: taken from the list, and of no call.
+#[derive(Debug)]
+#[must_use = "it has to be given back"]
+pub(crate) struct Kept(u16);
+
+#[inline]
 fn index(id: u32) -> usize {
     (id & 0xFFFF) as usize
 }
@@ -65,16 +71,29 @@ impl Pending {
         }
     }
 
-    /// Takes an id for a call that `waker` waits for, or that is to [`wait`](Self::wait) later. `None` if all are taken: see [`room`](Self::room).
-    /// The lowest free one, so that a few calls stay in a few cache lines.
-    pub(crate) fn begin(&self, waker: Option<&Waker>, deadline: Nanos) -> Option<u32> {
-        let index = self.take_index()?;
+    /// Takes an id for a call that `waker` waits for, or that is to [`wait`](Self::wait) later: the one that was
+    /// kept, else the lowest free one, so that a few calls stay in a few cache lines. `None` if all are taken: see
+    /// [`room`](Self::room).
+    ///
+    /// A call whose deadline is `NEVER` gets one [later](Self::set_deadline), or needs none.
+    #[inline]
+    pub(crate) fn begin(
+        &self,
+        kept: Option<Kept>,
+        waker: Option<&Waker>,
+        deadline: Nanos,
+    ) -> Option<u32> {
+        let index = match kept {
+            Some(Kept(index)) => usize::from(index),
+            None => self.take_index()?,
+        };
         let call = &self.calls[index];
         call.deadline.store(deadline.0, Ordering::Relaxed);
         let uses = call.uses.load(Ordering::Relaxed);
         call.uses.store(uses.wrapping_add(1), Ordering::Relaxed);
         // Pairs with the swap in `expire`, as the taking of the index pairs with its look at the free
-        // list (all SeqCst): either we see its swap and lower the deadline, or it sees the index taken.
+        // list (all SeqCst): either we see its swap and lower the deadline, or it sees the index taken. (A kept
+        // one has been taken for long.)
         if deadline.0 < self.next_deadline.load(Ordering::SeqCst) {
             self.next_deadline.fetch_min(deadline.0, Ordering::SeqCst);
         }
@@ -82,6 +101,22 @@ impl Pending {
         Some(u32::from(generation) << 16 | index as u32)
     }
 
+    /// The deadline of a call of the caller's that has none yet.
+    pub(crate) fn set_deadline(&self, id: u32, deadline: Nanos) {
+        // Both SeqCst, as the swap and the look at the deadline in `expire`: either it sees this deadline, or it
+        // has swapped before, and what we put there stays.
+        self.calls[index(id)]
+            .deadline
+            .store(deadline.0, Ordering::SeqCst);
+        self.next_deadline.fetch_min(deadline.0, Ordering::SeqCst);
+    }
+
+    /// The deadline of a call of the caller's.
+    pub(crate) fn deadline(&self, id: u32) -> Nanos {
+        Nanos(self.calls[index(id)].deadline.load(Ordering::Relaxed))
+    }
+
+    #[cold]
     fn take_index(&self) -> Option<usize> {
         for (i, word) in self.free.iter().enumerate() {
             let mut bits = word.load(Ordering::Relaxed);
@@ -108,6 +143,16 @@ impl Pending {
         }
     }
 
+    /// Puts a kept id back into the list.
+    pub(crate) fn give_back(&self, Kept(index): Kept) {
+        self.free(index.into());
+    }
+
+    /// Some caller waits for an id.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
     /// To be awaited by a caller that found no id, after looking once more. It counts as waiting until
     /// [`no_longer_waits`](Self::no_longer_waits).
     pub(crate) fn room(&self) -> EventListener {
@@ -122,7 +167,7 @@ impl Pending {
 
     /// Wakes as many waiting callers as there are free ids.
     pub(crate) fn wake_waiters(&self) {
-        if self.waiting.load(Ordering::Relaxed) > 0 {
+        if self.is_awaited() {
             let free: u32 = self
                 .free
                 .iter()
@@ -156,16 +201,15 @@ impl Pending {
         self.calls[index(id)].entry.look(f)
     }
 
-    /// The caller of `id` is done with its answer: the id is free. Returns how much of the byte window the
-    /// answer took.
+    /// The caller of `id` is done with its answer, and may keep the id. Also returns how much of the byte window
+    /// the answer took.
     #[inline]
-    pub(crate) fn end(&self, id: u32) -> usize {
+    pub(crate) fn end(&self, id: u32) -> (Kept, usize) {
         let bytes = self.calls[index(id)].entry.clear(|answer| match answer {
             Ok(Body::Inline(_)) => 0, // to be overwritten
             _ => std::mem::replace(answer, Ok(Body::EMPTY)).map_or(0, |body| body.window_bytes()),
         });
-        self.free(index(id));
-        bytes
+        (Kept(id as u16), bytes)
     }
 
     /// A call that could not be sent: its id is free again.
@@ -182,7 +226,11 @@ impl Pending {
     pub(crate) fn abandon(&self, id: u32) -> Result<(), usize> {
         match self.calls[index(id)].entry.abandon() {
             Leave::Abandoned => Ok(()),
-            Leave::Answered => Err(self.end(id)),
+            Leave::Answered => {
+                let (kept, bytes) = self.end(id);
+                self.give_back(kept);
+                Err(bytes)
+            }
             Leave::Busy => {
                 let _ = self.left.push(id);
                 Ok(())
@@ -242,9 +290,9 @@ impl Pending {
                 continue;
             }
             if call.entry.is_free() {
-                next = next.min(soon); // just being begun
+                next = next.min(soon); // just being begun, or kept
             } else if call.entry.is_waited_for() {
-                let deadline = call.deadline.load(Ordering::Relaxed);
+                let deadline = call.deadline.load(Ordering::SeqCst);
                 if deadline > now.0 {
                     next = next.min(deadline);
                 } else if !call.entry.nudge() {
@@ -295,9 +343,17 @@ mod tests {
         for calls in [1, 63, 64, 65, 1024] {
             let pending = pending(calls);
             let ids: Vec<_> = (0..calls)
-                .map(|_| pending.begin(Some(Waker::noop()), Nanos::NEVER).unwrap())
+                .map(|_| {
+                    pending
+                        .begin(None, Some(Waker::noop()), Nanos::NEVER)
+                        .unwrap()
+                })
                 .collect();
-            assert!(pending.begin(Some(Waker::noop()), Nanos::NEVER).is_none());
+            assert!(
+                pending
+                    .begin(None, Some(Waker::noop()), Nanos::NEVER)
+                    .is_none()
+            );
             for id in ids {
                 pending.undo(id);
             }
@@ -315,8 +371,8 @@ mod tests {
     #[test]
     fn deadlines_are_found_in_order() {
         let pending = pending(4);
-        let late = pending.begin(Some(Waker::noop()), Nanos(50)).unwrap();
-        let early = pending.begin(Some(Waker::noop()), Nanos(20)).unwrap();
+        let late = pending.begin(None, Some(Waker::noop()), Nanos(50)).unwrap();
+        let early = pending.begin(None, Some(Waker::noop()), Nanos(20)).unwrap();
         assert_eq!(pending.next_deadline(), Nanos(20));
         pending.undo(early);
         pending.expire(Nanos(30));
@@ -329,15 +385,21 @@ mod tests {
     #[test]
     fn all_callers_are_answered_when_the_channel_closes() {
         let pending = pending(3);
-        let a = pending.begin(Some(Waker::noop()), Nanos::NEVER).unwrap();
-        let b = pending.begin(Some(Waker::noop()), Nanos::NEVER).unwrap();
+        let a = pending
+            .begin(None, Some(Waker::noop()), Nanos::NEVER)
+            .unwrap();
+        let b = pending
+            .begin(None, Some(Waker::noop()), Nanos::NEVER)
+            .unwrap();
         assert_eq!(pending.abandon(b), Ok(()));
         assert!(pending.unsettled());
         pending.fail_all(CallError::forked);
         assert!(!pending.unsettled() && pending.outstanding());
         assert_eq!(pending.poll(a, Waker::noop()), Poll::Answered);
         assert!(pending.look(a, Result::is_err));
-        pending.end(a);
+        let (kept, _) = pending.end(a);
+        assert!(pending.outstanding());
+        pending.give_back(kept);
         assert!(!pending.outstanding());
     }
 }

@@ -6,13 +6,11 @@
 //! *latest* poll only.) So a handler that does not wait costs no allocation and no scheduling.
 
 use std::any::Any;
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use serde::Serialize;
@@ -20,6 +18,7 @@ use serde::de::DeserializeOwned;
 use urpc_channel::Body;
 
 use crate::caller;
+use crate::cell::{Cell, Cells};
 use crate::serving::Request;
 use crate::wire::{self, Status, Undecodable};
 
@@ -57,7 +56,7 @@ impl Procedure {
             signature: signature.into(),
             handler: Box::new(Typed {
                 call: handler,
-                cell: new_cell(),
+                cells: Cells::new(),
                 _args: std::marker::PhantomData,
             }),
         }
@@ -109,6 +108,7 @@ impl Services {
     }
 
     /// Runs `request`, or turns it into a task.
+    #[inline(always)]
     pub(crate) fn dispatch(&self, request: Request) {
         match self.procedures.get(usize::from(request.procedure())) {
             Some(procedure) => procedure.handler.dispatch(request),
@@ -125,51 +125,60 @@ trait Handler: Send + Sync {
     fn dispatch(&self, request: Request);
 }
 
-struct Typed<A, F> {
+struct Typed<A, F, Fut> {
     call: F,
-    cell: usize,
+    cells: Cells<Fut>,
     _args: std::marker::PhantomData<fn(A)>,
 }
 
-impl<A, F, Fut> Handler for Typed<A, F>
+impl<A, F, Fut> Handler for Typed<A, F, Fut>
 where
     A: DeserializeOwned + Send + 'static,
     F: Fn(A) -> Fut + Send + Sync + 'static,
     Fut: Future<Output: Serialize> + Send + 'static,
 {
     fn dispatch(&self, mut request: Request) {
-        let mut cell = take_cell::<Fut>(self.cell);
-        let mut body = Body::EMPTY;
+        let mut cell = self.cells.take();
         let (binding, deadline) = (request.binding(), request.deadline());
         // Decoding, the handler, its destructor, encoding: all of it is the user's code.
         let run = || {
             let arguments = request.decode::<A>()?;
-            let mut future = cell.as_mut().as_mut();
-            future.set(Some((self.call)(arguments)));
-            let polled = future.as_mut().as_pin_mut().expect("just set");
+            cell.set(Some((self.call)(arguments)));
+            let polled = cell.as_mut().as_pin_mut().expect("just set");
             let Poll::Ready(value) = polled.poll(&mut Context::from_waker(Waker::noop())) else {
                 return Ok(None);
             };
-            future.set(None);
-            Ok(Some(wire::encode(&value, &mut body)))
+            cell.set(None);
+            Ok(Some(request.encode(&value)))
         };
         let caught = caller::enter(binding, deadline, || catch_unwind(AssertUnwindSafe(run)));
-        let (status, text) = match caught {
+        match caught {
             Ok(Ok(Some(Ok(())))) => {
-                put_cell(self.cell, cell);
-                return request.reply(&mut body);
+                request.reply();
+                self.cells.put(cell);
             }
-            Ok(Ok(None)) => return request.go_on(Task(cell)),
-            Ok(Ok(Some(Err(why)))) => unencodable(&why),
-            Ok(Err(why)) => undecodable(why),
-            Err(panic) => {
-                // What is left of the future may panic once more as it goes.
-                let _ = catch_unwind(AssertUnwindSafe(|| cell.as_mut().as_mut().set(None)));
-                (Status::Panicked, panic_text(&*panic))
-            }
-        };
-        request.refuse(status, &text);
+            Ok(Ok(None)) => request.go_on(Task(cell)),
+            failed => fail(request, failed, cell),
+        }
     }
+}
+
+/// How a first poll ends: without a result, or with one that may prove impossible to encode.
+type Polled = Result<Option<Result<(), String>>, Undecodable>;
+
+#[cold]
+fn fail<Fut>(request: Request, why: std::thread::Result<Polled>, mut cell: Cell<Fut>) {
+    let (status, text) = match why {
+        Ok(Ok(Some(Err(why)))) => unencodable(&why),
+        Ok(Err(why)) => undecodable(why),
+        Err(panic) => {
+            // What is left of the future may panic once more as it goes.
+            let _ = catch_unwind(AssertUnwindSafe(|| cell.set(None)));
+            (Status::Panicked, panic_text(&*panic))
+        }
+        Ok(Ok(_)) => unreachable!("that is no failure"),
+    };
+    request.refuse(status, &text);
 }
 
 #[cold]
@@ -201,12 +210,7 @@ impl<Fut: Future<Output: Serialize>> Future for Task<Fut> {
     type Output = Result<Body, (Status, String)>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let future = self
-            .0
-            .as_mut()
-            .as_mut()
-            .as_pin_mut()
-            .expect("polled after its end");
+        let future = self.0.as_mut().as_pin_mut().expect("polled after its end");
         let mut body = Body::EMPTY;
         let run = || {
             let polled = future.poll(cx);
@@ -229,37 +233,6 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("(no text)");
     format!("its handler panicked: {said}")
-}
-
-// The cells: one per procedure and thread, empty between two dispatches. A dispatch inside a dispatch
-// of the same procedure finds none and makes another.
-
-/// Two boxes, so that putting a cell back as `dyn Any` allocates nothing.
-type Cell<Fut> = Box<Pin<Box<Option<Fut>>>>;
-
-thread_local! {
-    static CELLS: RefCell<Vec<Option<Box<dyn Any>>>> = const { RefCell::new(Vec::new()) };
-}
-
-fn new_cell() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-fn take_cell<Fut: 'static>(index: usize) -> Cell<Fut> {
-    CELLS
-        .with_borrow_mut(|cells| cells.get_mut(index).and_then(Option::take))
-        .and_then(|any| any.downcast().ok())
-        .unwrap_or_else(|| Box::new(Box::pin(None)))
-}
-
-fn put_cell<Fut: 'static>(index: usize, cell: Cell<Fut>) {
-    CELLS.with_borrow_mut(|cells| {
-        if cells.len() <= index {
-            cells.resize_with(index + 1, || None);
-        }
-        cells[index] = Some(cell);
-    });
 }
 
 /// A builder's list of what is offered.

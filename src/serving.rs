@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use urpc_channel::{Body, Head, Kind, Message};
 use urpc_executor::JoinHandle;
@@ -94,6 +95,7 @@ impl Serving {
         }
     }
 
+    #[inline]
     fn is_cancelled(&self, id: u32) -> bool {
         let word = self.entry(id).map_or(0, |e| e.word.load(Ordering::Acquire));
         word & CANCELLED != 0
@@ -157,40 +159,50 @@ pub(crate) struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Takes up a request for which [`Serving::begin`] was true. `None` if it was answered at once,
-    /// since its caller is gone or its time is over.
-    #[inline]
-    pub(crate) fn take_up(binding: &'a Arc<Binding>, message: &'a mut Waiting) -> Option<Self> {
-        let mut deadline = Nanos::NEVER;
-        let mut late = false;
-        if message.deadline_ms != 0 {
-            let now = Nanos::coarse();
-            deadline = now.deadline(message.deadline_ms);
-            late = deadline < now;
-        }
-        let request = Self {
+    /// Takes up a request for which [`Serving::begin`] was true.
+    #[inline(always)]
+    pub(crate) fn new(binding: &'a Arc<Binding>, message: &'a mut Waiting) -> Self {
+        let deadline = match message.deadline_ms {
+            0 => Nanos::NEVER,
+            ms => Nanos::coarse().deadline(ms),
+        };
+        Self {
             binding,
             message,
             deadline,
-        };
-        let (status, text) = if late {
-            let text = "its deadline passed before it was begun";
-            (Status::NotStarted, text)
-        } else if binding.serving.is_cancelled(request.message.id) {
+        }
+    }
+
+    /// Whether it should not even be begun: its caller is gone, or its time is over, or the server leaves.
+    #[inline(always)]
+    pub(crate) fn is_vain(&self) -> bool {
+        self.deadline != Nanos::NEVER && self.deadline < Nanos::coarse()
+            || self.binding.serving.is_cancelled(self.message.id)
+            || self.binding.draining.load(Ordering::Relaxed)
+    }
+
+    /// Answers one that is in vain.
+    #[cold]
+    pub(crate) fn dismiss(self) {
+        let (status, text) = if self.binding.serving.is_cancelled(self.message.id) {
             let text = "its caller gave it up before it was begun";
             (Status::NotStarted, text)
-        } else if binding.draining.load(Ordering::Relaxed) {
+        } else if self.binding.draining.load(Ordering::Relaxed) {
             (Status::ShuttingDown, "the server is shutting down")
         } else {
-            note!(Dispatch, binding, request.message.id);
-            return Some(request);
+            let text = "its deadline passed before it was begun";
+            (Status::NotStarted, text)
         };
-        request.refuse(status, text);
-        None
+        self.refuse(status, text);
     }
 
     pub(crate) fn binding(&self) -> &'a Arc<Binding> {
         self.binding
+    }
+
+    #[cfg(feature = "trace")]
+    pub(crate) fn id(&self) -> u32 {
+        self.message.id
     }
 
     pub(crate) fn procedure(&self) -> u16 {
@@ -217,9 +229,16 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// Encodes the result, where the arguments were.
     #[inline]
-    pub(crate) fn reply(self, body: &mut Body) {
-        answer(self.binding, self.message.id, body);
+    pub(crate) fn encode<T: Serialize>(&mut self, result: &T) -> Result<(), String> {
+        wire::encode(result, &mut self.message.body)
+    }
+
+    /// Answers with what was encoded.
+    #[inline]
+    pub(crate) fn reply(self) {
+        answer(self.binding, self.message.id, &mut self.message.body);
     }
 
     #[cold]

@@ -224,8 +224,8 @@ fn assert_one_donation(events: &[Event], donor: u32, server: u32, calls: usize) 
     }
     for pair in steps.windows(2) {
         let ((before, first, _), (after, second, _)) = (&pair[0], &pair[1]);
-        // Each call is dispatched and answered in turn; but none before the step before has begun.
-        let in_turn = matches!(*after, "reply");
+        // Each call is taken, dispatched and answered in turn; but none before the step before has begun.
+        let in_turn = matches!(*after, "dispatch" | "reply");
         let last = if in_turn { first.first() } else { first.last() };
         assert!(last < second.first(), "{before} … {after}: {events:#?}");
     }

@@ -15,7 +15,7 @@
 use crate::fate::{Closed, Fate};
 use crate::incoming::Incoming;
 use crate::layout::{BLOCKED_AT, CONSUMED_AT, FREED_AT, INLINE};
-use crate::message::{Arrived, Body, Head, Inline, Kind, Message};
+use crate::message::{Arrived, Body, Head, Inline, Kind, Message, Sink};
 use crate::outbox::{Inbox, Outbox};
 use crate::outgoing::{Item, Outgoing, Sent, Wire};
 use crate::ring::Words;
@@ -179,7 +179,7 @@ impl Channel {
 
     /// Sends a small call or answer where that takes nothing but a free slot: then the body is copied into the
     /// ring from where it is. False if not, for whatever reason: then [`send`](Channel::send) it.
-    #[inline]
+    #[inline(always)]
     pub fn post(&self, head: Head, body: &Body) -> bool {
         if let (Body::Inline(body), Kind::Call | Kind::Reply | Kind::Failed) = (body, head.kind) {
             return !self.forked() && self.outgoing.0.post(&self.wire(), &head, body);
@@ -254,38 +254,65 @@ impl Channel {
         self.outgoing.0.answers()
     }
 
+    /// Hands up to `max` whole messages to `sink`: [`receive_into`](Self::receive_into), for whoever has no place
+    /// of its own for them.
+    ///
+    /// # Errors
+    /// Those of [`receive_into`](Self::receive_into).
+    pub fn receive(&self, max: usize, sink: impl FnMut(Message)) -> Result<usize, Violation> {
+        struct Whole<F>(F);
+        impl<F: FnMut(Message)> Sink for Whole<F> {
+            fn small(&mut self, head: Head, body: Arrived<'_>) {
+                self.0(head.with(body.into_body()));
+            }
+            fn large(&mut self, head: Head, body: Vec<u8>) {
+                self.0(head.with(Body::Heap(body)));
+            }
+        }
+        self.receive_into(max, &mut Whole(sink))
+    }
+
     /// Hands up to `max` whole messages to `sink` and then tells the peer, once, that their slots are free.
     /// Returns how many; 0 also if another thread is receiving. Stops after one lap of the ring at most, so a
-    /// full batch says nothing about what is left. `sink` runs under the end's lock: it must be short, and
-    /// what it sends it sends by the other end.
+    /// full batch says nothing about what is left. With a `max` of 1 it looks at no further slot: that line is
+    /// often still on its way, and until it is here nothing that comes afterwards can be seen by the peer.
     ///
     /// Goes on after [`close`](Channel::close), so that a dead peer's last replies are not lost.
     ///
     /// # Errors
     /// What the peer did wrong; also on every later call. The channel is closed then.
-    pub fn receive(&self, max: usize, mut sink: impl FnMut(Message)) -> Result<usize, Violation> {
-        self.receive_with(max, |head, body| sink(head.with(body.into_body())))
-    }
-
-    /// [`receive`](Channel::receive), with bodies that are yet to be put where they are to stay.
-    ///
-    /// # Errors
-    /// Those of [`receive`](Channel::receive).
     #[inline(always)]
-    pub fn receive_with(
-        &self,
-        max: usize,
-        sink: impl FnMut(Head, Arrived<'_>),
-    ) -> Result<usize, Violation> {
+    pub fn receive_into(&self, max: usize, sink: &mut impl Sink) -> Result<usize, Violation> {
         if self.forked() {
             return Err(Violation::Forked);
         }
-        let received = if self.fate.is_condemned() {
-            self.fate.violation().map_or(Ok(0), Err)
-        } else {
-            self.incoming.0.receive(&self.own, &self.peer, max, sink)
-        };
-        received.inspect_err(|violation| self.give_up(*violation))
+        if self.fate.is_condemned() {
+            return self.condemned();
+        }
+        let received = self.incoming.0.receive(&self.own, &self.peer, max, sink);
+        if let Err(violation) = received {
+            self.give_up(violation);
+        }
+        received
+    }
+
+    /// Takes the next message if it is the answer ([`Kind::Reply`]) to call `id` and fits into its slot: `put` gets
+    /// its body, under the end's lock. False if it is not, or is not there yet, or another thread is receiving: then
+    /// [`receive_into`](Self::receive_into) is what takes it. The short way for one who waits for nothing else.
+    #[inline(always)]
+    pub fn receive_answer(&self, id: u32, put: impl FnOnce(Arrived<'_>)) -> bool {
+        !self.forked()
+            && !self.fate.is_condemned()
+            && (self.incoming.0).receive_answer(&self.own, &self.peer, id, put)
+    }
+
+    #[cold]
+    fn condemned(&self) -> Result<usize, Violation> {
+        let violation = self.fate.violation();
+        violation.map_or(Ok(0), |violation| {
+            self.give_up(violation);
+            Err(violation)
+        })
     }
 
     #[cold]
@@ -297,6 +324,7 @@ impl Channel {
 
     /// Whether [`receive`](Channel::receive) has something. May say yes while another thread is just
     /// receiving it.
+    #[inline]
     pub fn has_incoming(&self) -> bool {
         self.glance().incoming
     }

@@ -10,11 +10,13 @@
 //!
 //! | the owner, each time | another thread, once |
 //! | --- | --- |
-//! | `inside` = true | `owner` = none |
+//! | its mark = true | `owner` = none |
 //! | (no instruction) | `membarrier` |
-//! | still the owner? else not inside | is the owner `inside`? then the end is taken |
+//! | still the owner? else its mark = false | is a mark set? then the end is taken |
 //!
-//! One of the two sees the other's store. Loom checks this as `an_end_has_one_holder`, with fences for both.
+//! One of the two sees the other's store. Loom checks this as `an_end_has_one_holder`, with fences for both. The
+//! mark is one that no other thread writes: whoever was an owner once, and is interrupted between the first two
+//! lines, may come back to the third much later, when another has become the owner.
 
 use std::ops::{Deref, DerefMut};
 
@@ -25,46 +27,50 @@ use crate::sync::{
 
 /// No thread has this number.
 const NONE: u64 = 0;
-/// So often in a row has a thread taken an end when it first becomes its owner …
-const FIRST: u32 = if cfg!(urpc_loom) { 1 } else { 64 };
-/// … and so many times as often each time that another thread has wanted the end: where threads take
-/// turns, there soon is no owner any more.
-const GROWTH: u32 = 8;
+/// So often in a row a thread takes an end before it becomes its owner: ending that costs a system call and an
+/// interrupt, as much as some hundred locked instructions. So it never costs more than about twice what having no
+/// owners would; and where threads take turns, there is none.
+const ENOUGH: u32 = if cfg!(urpc_loom) { 1 } else { 256 };
+/// Different threads that can ever be owners of an end, each with its mark: a worker, landings.
+const OWNERS: usize = 4;
 
 #[derive(Debug)]
 pub(crate) struct End<T> {
-    /// The thread that may take the end without `taken`. Written under `taken`.
+    /// The thread that may take the end without `taken`, times `OWNERS`, plus which mark it has. Written under
+    /// `taken`.
     owner: AtomicU64,
-    /// The owner has the end, or the thread that just was it.
-    inside: AtomicBool,
+    /// Somebody who is, or just was, the owner has the end. Each written by one thread only.
+    marks: [AtomicBool; OWNERS],
     /// Another thread has the end.
     taken: AtomicBool,
-    /// Who took it last, how often in a row, and how often makes an owner. Used under `taken`.
+    /// Whose marks these are. Used under `taken`.
+    owners: [AtomicU64; OWNERS],
+    /// Who took it last, and how often in a row. Used under `taken`.
     last: AtomicU64,
     turns: AtomicU32,
-    enough: AtomicU32,
     state: UnsafeCell<T>,
 }
 
-// SAFETY: `state` is reached only through `Held`, of which `owner`, `inside` and `taken` let one exist at a
+// SAFETY: `state` is reached only through `Held`, of which `owner`, `marks` and `taken` let one exist at a
 // time; so sharing an `End` never does more than move a `T` between threads.
 unsafe impl<T: Send> Sync for End<T> {}
 
 /// An end, taken. Dropping it lets go, with nothing but a store.
 pub(crate) struct Held<'a, T> {
     end: &'a End<T>,
-    as_owner: bool,
+    /// What says so: the owner's mark, or `taken`.
+    mark: &'a AtomicBool,
 }
 
 impl<T> End<T> {
     pub(crate) fn new(state: T) -> Self {
         End {
             owner: AtomicU64::new(NONE),
-            inside: AtomicBool::new(false),
+            marks: std::array::from_fn(|_| AtomicBool::new(false)),
             taken: AtomicBool::new(false),
+            owners: std::array::from_fn(|_| AtomicU64::new(NONE)),
             last: AtomicU64::new(NONE),
             turns: AtomicU32::new(0),
-            enough: AtomicU32::new(FIRST),
             state: UnsafeCell::new(state),
         }
     }
@@ -73,27 +79,31 @@ impl<T> End<T> {
     #[inline(always)]
     pub(crate) fn try_take(&self) -> Option<Held<'_, T>> {
         let me = this_thread();
-        if self.owner.load(Ordering::Relaxed) != me {
+        let owner = self.owner.load(Ordering::Relaxed);
+        if owner / OWNERS as u64 != me {
             return self.take(me);
         }
-        if self.inside.load(Ordering::Relaxed) {
+        let mark = &self.marks[owner as usize % OWNERS];
+        if mark.load(Ordering::Relaxed) {
             return None; // this thread has it already, further up its stack
         }
-        self.inside.store(true, Ordering::Relaxed);
+        mark.store(true, Ordering::Relaxed);
         // Pairs with `fence_everywhere` in `disown`.
         light_fence();
-        if self.owner.load(Ordering::Relaxed) == me {
-            let as_owner = true;
-            return Some(Held {
-                end: self,
-                as_owner,
-            });
+        if self.owner.load(Ordering::Relaxed) == owner {
+            return Some(Held { end: self, mark });
         }
-        self.inside.store(false, Ordering::Release);
+        mark.store(false, Ordering::Release);
         // Pairs with the fence in `take`: the thread that found us inside sees that we left, or we find that
         // it let go.
         fence(Ordering::SeqCst);
         self.take(me)
+    }
+
+    /// Somebody has the end as its owner, or looks whether he still is that.
+    fn is_marked(&self) -> bool {
+        // Acquire pairs with the Release in `Held::drop` of an owner.
+        self.marks.iter().any(|mark| mark.load(Ordering::Acquire))
     }
 
     /// Takes the end as any thread can.
@@ -112,20 +122,16 @@ impl<T> End<T> {
             if self.owner.load(Ordering::Relaxed) != NONE {
                 self.disown();
             }
-            // Acquire pairs with the Release in `Held::drop` of an owner.
-            if !self.inside.load(Ordering::Acquire) {
+            if !self.is_marked() {
                 self.count(me);
-                let as_owner = false;
-                return Some(Held {
-                    end: self,
-                    as_owner,
-                });
+                let mark = &self.taken;
+                return Some(Held { end: self, mark });
             }
             self.taken.store(false, Ordering::Release);
             // Whoever was inside may have found the end taken by us meanwhile. After the two fences (the other
             // is in `hand_over`, or in `try_take`) one of us has it.
             fence(Ordering::SeqCst);
-            if self.inside.load(Ordering::Relaxed) {
+            if self.is_marked() {
                 return None;
             }
         }
@@ -134,9 +140,6 @@ impl<T> End<T> {
     /// Ends the ownership. Called under `taken`; the owner may still be inside afterwards.
     fn disown(&self) {
         self.owner.store(NONE, Ordering::Relaxed);
-        let enough = self.enough.load(Ordering::Relaxed);
-        self.enough
-            .store(enough.saturating_mul(GROWTH), Ordering::Relaxed);
         self.turns.store(0, Ordering::Relaxed);
         fence_everywhere();
     }
@@ -148,10 +151,23 @@ impl<T> End<T> {
         let turns = if again { turns } else { 1 };
         self.last.store(me, Ordering::Relaxed);
         self.turns.store(turns, Ordering::Relaxed);
-        let enough = self.enough.load(Ordering::Relaxed);
-        if turns >= enough && enough < u32::MAX && has_fences() {
-            // From the next time on: the Release in `Held::drop` shows it to whoever takes the end before.
-            self.owner.store(me, Ordering::Relaxed);
+        if turns >= ENOUGH && has_fences() {
+            self.own(me);
+        }
+    }
+
+    /// Makes a thread the owner from the next time on, if it has a mark or there is one left. Called under `taken`.
+    #[cold]
+    fn own(&self, me: u64) {
+        let is_ours = |owner: &AtomicU64| {
+            let owner = owner.load(Ordering::Relaxed);
+            owner == me || owner == NONE
+        };
+        if let Some(place) = self.owners.iter().position(is_ours) {
+            self.owners[place].store(me, Ordering::Relaxed);
+            // The Release in `Held::drop` shows it to whoever takes the end before.
+            self.owner
+                .store(me * OWNERS as u64 + place as u64, Ordering::Relaxed);
         }
     }
 
@@ -173,13 +189,8 @@ impl<T> End<T> {
 impl<T> Drop for Held<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        let mark = if self.as_owner {
-            &self.end.inside
-        } else {
-            &self.end.taken
-        };
-        // Pairs with the exchange and the look at `inside` in `take`: the next holder sees all that we did.
-        mark.store(false, Ordering::Release);
+        // Pairs with the exchange and the look at the marks in `take`: the next holder sees all that we did.
+        self.mark.store(false, Ordering::Release);
     }
 }
 
@@ -218,7 +229,7 @@ mod tests {
     #[test]
     fn an_owner_cannot_take_its_end_twice_and_another_thread_ends_its_ownership() {
         let end = End::new(0);
-        for _ in 0..2 * FIRST {
+        for _ in 0..2 * ENOUGH {
             *end.try_take().expect("nobody else wants it") += 1;
         }
         assert_eq!(end.owner.load(Ordering::Relaxed) != NONE, has_fences());
@@ -270,13 +281,16 @@ mod loom_tests {
             // Loom sees two that are in `state` at once, as it sees a `state` that is not yet visible.
             let end = Arc::new(End::new(0));
             *end.try_take().expect("new") += 1; // this thread owns it now
+            let take =
+                |end: &End<i32>| i32::from(end.try_take().map(|mut held| *held += 1).is_some());
             let other = thread::spawn({
                 let end = end.clone();
-                move || end.try_take().map(|mut held| *held += 1).is_some()
+                // The second time as the owner.
+                move || take(&end) + take(&end)
             });
-            let mine = end.try_take().map(|mut held| *held += 1).is_some();
+            let mine = take(&end);
             let theirs = other.join().expect("no panic");
-            let taken = 1 + i32::from(mine) + i32::from(theirs);
+            let taken = 1 + mine + theirs;
             assert_eq!(end.try_take().as_deref(), Some(&taken));
         });
     }

@@ -18,15 +18,14 @@ const ABORT: u8 = 0xc0;
 /// The kinds that are sent, as the lower bits of the kind byte say them.
 #[inline(always)]
 fn kind(code: u8) -> Option<Kind> {
-    [
-        Kind::Call,
-        Kind::Reply,
-        Kind::Failed,
-        Kind::Cancel,
-        Kind::Goodbye,
-    ]
-    .into_iter()
-    .find(|kind| *kind as u8 == code)
+    match code {
+        1 => Some(Kind::Call),
+        2 => Some(Kind::Reply),
+        3 => Some(Kind::Failed),
+        4 => Some(Kind::Cancel),
+        5 => Some(Kind::Goodbye),
+        _ => None,
+    }
 }
 
 /// Some bytes of a large message, and where they lie in the arena.
@@ -94,9 +93,9 @@ pub(crate) fn abort(id: u32) -> Slot {
 }
 
 #[inline(always)]
-fn head(slot: &Slot, kind: Kind) -> Head {
-    let (id, deadline_ms) = halves(slot.word);
-    let procedure = (slot.tag >> 16) as u16;
+fn head(tag: u32, word: u64, kind: Kind) -> Head {
+    let (id, deadline_ms) = halves(word);
+    let procedure = (tag >> 16) as u16;
     Head {
         kind,
         id,
@@ -105,18 +104,19 @@ fn head(slot: &Slot, kind: Kind) -> Head {
     }
 }
 
-/// The message that `slot` carries, if it carries a whole one: its head, and how many bytes of the payload.
+/// The message of a slot with this tag and word, if it carries a whole one: its head, and how many bytes of the
+/// payload.
 #[inline(always)]
-pub(crate) fn message(slot: &Slot) -> Option<(Head, u8)> {
-    let [code, len, ..] = slot.tag.to_le_bytes();
+pub(crate) fn message(tag: u32, word: u64) -> Option<(Head, u8)> {
+    let [code, len, ..] = tag.to_le_bytes();
     let kind = kind(code)?;
-    (usize::from(len) <= INLINE).then(|| (head(slot, kind), len))
+    (usize::from(len) <= INLINE).then(|| (head(tag, word, kind), len))
 }
 
 impl Frame {
     /// What `slot` says, if a peer that keeps the rules can say it.
     pub(crate) fn parse(slot: &Slot, arena: u32, max_payload: u32) -> Result<Frame, Violation> {
-        if let Some((head, len)) = message(slot) {
+        if let Some((head, len)) = message(slot.tag, slot.word) {
             let body = Inline::of(slot.payload, len);
             return Ok(Frame::Whole(head.with(Body::Inline(body))));
         }
@@ -127,7 +127,8 @@ impl Frame {
             Some(Kind::Reply | Kind::Failed) if part == ABORT => None,
             kind => kind,
         };
-        let head = head(slot, kind.ok_or(Violation::UnknownKind(code))?);
+        let kind = kind.ok_or(Violation::UnknownKind(code))?;
+        let head = head(slot.tag, slot.word, kind);
         Frame::parse_part(head, part, len, &slot.payload, arena, max_payload)
     }
 

@@ -9,8 +9,8 @@ use crate::channel::Limits;
 use crate::end::End;
 use crate::frame::{self, Frame, Piece};
 use crate::layout::{FREED_AT, Geometry};
-use crate::message::{Arrival, Arrived, Head, Kind};
-use crate::ring::{Consumer, Slot, Words, is_published};
+use crate::message::{Arrived, Head, Kind, Sink};
+use crate::ring::{Consumer, Slot, SlotWords, Words, is_published};
 use crate::sync::{AtomicU64, Ordering};
 use crate::violation::Violation;
 
@@ -63,14 +63,15 @@ impl Incoming {
         is_published(peer, self.next.load(Ordering::Relaxed), self.geometry.slots)
     }
 
-    /// Takes up to `max` whole messages; 0 if another thread has the end. The slots are told free at the end.
-    #[inline]
+    /// Takes up to `max` whole messages; 0 if another thread has the end. The slots are told free at the end. With a
+    /// `max` of 1 no other slot is touched.
+    #[inline(always)]
     pub(crate) fn receive(
         &self,
         own: &impl Words,
         peer: &impl Words,
         max: usize,
-        mut sink: impl FnMut(Head, Arrived<'_>),
+        sink: &mut impl Sink,
     ) -> Result<usize, Violation> {
         let Some(mut receiver) = self.end.try_take() else {
             return Ok(0);
@@ -81,42 +82,82 @@ impl Incoming {
         // Not more than one lap of slots, so that pieces cannot keep us here.
         let stop = receiver.consumer.next() + u64::from(self.geometry.slots);
         while count < max && receiver.consumer.next() < stop {
-            let Some(slot) = receiver.consumer.take(peer) else {
+            let Some(taken) = receiver.consumer.take(peer) else {
                 break;
             };
-            let (head, arrival) = match frame::message(&slot) {
-                Some((head, len)) => (head, Arrival::Inline(&slot.payload, len)),
-                None => match self.part(receiver, own, peer, &slot) {
-                    Ok(Some((head, bytes))) => (head, Arrival::Heap(bytes)),
-                    Ok(None) => continue,
+            if max > 1 {
+                receiver.consumer.prefetch(peer);
+            }
+            if let Some((head, len)) = frame::message(taken.tag, taken.word) {
+                let payload = taken.slot.payload();
+                sink.small(head, Arrived { payload, len });
+                count += 1;
+            } else {
+                match self.part(receiver, own, peer, &taken.copied(), sink) {
+                    Ok(whole) => count += usize::from(whole),
                     Err(violation) => {
                         result = Err(violation);
                         break;
                     }
-                },
-            };
-            count += 1;
-            sink(head, Arrived(arrival));
+                }
+            }
         }
         receiver.consumer.tell(own);
         self.next.store(receiver.consumer.next(), Ordering::Relaxed);
         result.map(|()| count)
     }
 
-    /// Takes a slot that is no whole message; returns the one that is whole now.
+    /// Takes the next message if it is the answer to call `id` and small: `put` gets its body. False if it is not, or
+    /// is not there, or another thread has the end.
+    #[inline(always)]
+    pub(crate) fn receive_answer(
+        &self,
+        own: &impl Words,
+        peer: &impl Words,
+        id: u32,
+        put: impl FnOnce(Arrived<'_>),
+    ) -> bool {
+        let Some(mut receiver) = self.end.try_take() else {
+            return false;
+        };
+        let consumer = &mut receiver.consumer;
+        let Some(taken) = consumer.peek(peer) else {
+            return false;
+        };
+        match frame::message(taken.tag, taken.word) {
+            Some((head, len)) if head.kind == Kind::Reply && head.id == id => {
+                let payload = taken.slot.payload();
+                put(Arrived { payload, len });
+            }
+            _ => return false,
+        }
+        consumer.pass();
+        consumer.tell(own);
+        self.next.store(consumer.next(), Ordering::Relaxed);
+        true
+    }
+
+    /// Takes a slot that is no whole message. True if one is whole now.
     #[cold]
+    #[inline(never)]
     fn part(
         &self,
         receiver: &mut Receiver,
         own: &impl Words,
         peer: &impl Words,
         slot: &Slot,
-    ) -> Result<Option<(Head, Vec<u8>)>, Violation> {
-        match Frame::parse(slot, self.geometry.arena, self.limits.max_payload)? {
+        sink: &mut impl Sink,
+    ) -> Result<bool, Violation> {
+        let whole = match Frame::parse(slot, self.geometry.arena, self.limits.max_payload)? {
             Frame::Whole(_) => unreachable!("`frame::message` finds these"),
-            Frame::Piece(piece) => self.add(receiver, own, peer, piece),
-            Frame::Abort { id } => Ok(Some((receiver.abort(id, own), Vec::new()))),
+            Frame::Piece(piece) => self.add(receiver, own, peer, piece)?,
+            Frame::Abort { id } => Some((receiver.abort(id, own), Vec::new())),
+        };
+        let is_whole = whole.is_some();
+        if let Some((head, bytes)) = whole {
+            sink.large(head, bytes);
         }
+        Ok(is_whole)
     }
 
     /// Adds a piece to its message, and returns that if it is whole now.

@@ -34,7 +34,7 @@ mod window;
 pub use channel::{Channel, Glance, Limits, SendError, Why};
 pub use fate::Closed;
 pub use layout::{BadGeometry, Geometry};
-pub use message::{Arrived, Body, Head, Inline, Kind, Message};
+pub use message::{Arrived, Body, Head, Inline, Kind, Message, Sink};
 pub use outbox::{GrantWords, Inbox, Outbox, OwnPage, PeerPage};
 pub use outgoing::Sent;
 pub use region::{Birthmark, RegionError, forked};

@@ -14,9 +14,9 @@ use crate::fate::Fate;
 use crate::frame::{self, Frame};
 use crate::incoming::Incoming;
 use crate::layout::*;
-use crate::message::{Body, Head, Inline, Kind, Message, Payload};
+use crate::message::{Arrived, Body, Head, InRing, Inline, Kind, Message, Payload, Sink};
 use crate::outgoing::{Item, Outgoing, Sent, Wire};
-use crate::ring::{Consumer, Producer, Words};
+use crate::ring::{Consumer, Producer, SlotWords, Words};
 use crate::window::Window;
 
 const SLOTS: u32 = 2;
@@ -49,7 +49,31 @@ impl Memory {
     }
 }
 
+/// A slot in a [`Memory`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MemorySlot<'a>(&'a [AtomicU64]);
+
+impl SlotWords for MemorySlot<'_> {
+    fn header(&self) -> u64 {
+        self.0[0].load(Relaxed)
+    }
+    fn word(&self) -> u64 {
+        self.0[1].load(Relaxed)
+    }
+    fn payload(&self) -> InRing<'_> {
+        // One word of the six is enough to see a torn slot, and keeps the models small.
+        InRing::Copied(Payload::of_words([self.0[2].load(Relaxed), 0]))
+    }
+    fn publish(&self, header: u64, word: u64, payload: &Payload) {
+        self.0[1].store(word, Relaxed);
+        self.0[2].store(payload.words()[0], Relaxed);
+        self.0[0].store(header, Release);
+    }
+}
+
 impl Words for Memory {
+    type Slot<'a> = MemorySlot<'a>;
+
     fn load(&self, at: usize) -> u64 {
         self.word(at).load(Relaxed)
     }
@@ -59,15 +83,8 @@ impl Words for Memory {
     fn add(&self, at: usize, amount: u64) {
         self.word(at).fetch_add(amount, Release);
     }
-    fn store(&self, at: usize, word: u64) {
-        self.word(at).store(word, Relaxed);
-    }
-    fn payload(&self, at: usize) -> Payload {
-        // One word of the six is enough to see a torn slot, and keeps the models small.
-        Payload::of_words([self.load(at + 16), 0])
-    }
-    fn store_payload(&self, at: usize, payload: &Payload) {
-        self.store(at + 16, payload.words()[0]);
+    fn slot(&self, at: usize) -> MemorySlot<'_> {
+        MemorySlot(&self.slots[(at - RING_AT) / 8..][..8])
     }
     fn copy_in(&self, _: usize, _: &[u8]) {
         panic!("no large payload in these models");
@@ -76,6 +93,18 @@ impl Words for Memory {
         panic!("no large payload in these models");
     }
     fn prefetch(&self, _: usize, _: bool) {}
+}
+
+/// Which messages came.
+struct Ids(Vec<u32>);
+
+impl Sink for Ids {
+    fn small(&mut self, head: Head, _: Arrived<'_>) {
+        self.0.push(head.id);
+    }
+    fn large(&mut self, head: Head, _: Vec<u8>) {
+        panic!("{head:?}: no large payload in these models");
+    }
 }
 
 fn message(id: u32) -> Message {
@@ -99,7 +128,7 @@ fn publish(producer: &mut Producer, own: &Memory, id: u32) {
 }
 
 fn take(consumer: &mut Consumer, peer: &Memory) -> Option<u32> {
-    let slot = consumer.take(peer)?;
+    let slot = consumer.take(peer)?.copied();
     let frame = Frame::parse(&slot, GEOMETRY.arena, 4096).expect("an honest peer");
     let Frame::Whole(got) = frame else {
         panic!("{frame:?} is not whole")
@@ -308,11 +337,11 @@ fn two_receivers_take_each_message_once() {
         };
         let incoming = Arc::new(Incoming::new(GEOMETRY, limits));
         let receive = |incoming: &Incoming, back: &Memory, ring: &Memory| {
-            let mut ids = Vec::new();
+            let mut ids = Ids(Vec::new());
             incoming
-                .receive(back, ring, 2, |head, _| ids.push(head.id))
+                .receive(back, ring, 2, &mut ids)
                 .expect("an honest peer");
-            ids
+            ids.0
         };
         let other = thread::spawn({
             let (incoming, ring, back) = (incoming.clone(), ring.clone(), back.clone());

@@ -3,6 +3,7 @@
 //! Everything here is private memory, copied out of a mapping before anybody looks at it.
 
 use crate::layout::INLINE;
+use crate::region::Line;
 
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -10,7 +11,7 @@ use crate::layout::INLINE;
 #[repr(u8)]
 pub enum Kind {
     /// A request; `id` is the caller's.
-    Call = 1,
+    Call = 1, // `frame` knows these numbers
     /// The answer to the peer's call `id`.
     Reply,
     /// An answer without a result: `procedure` carries a status, the body a text.
@@ -123,7 +124,7 @@ pub(crate) struct Payload(pub(crate) [u8; INLINE]);
 impl Inline {
     /// No bytes.
     pub const EMPTY: Inline = Inline {
-        payload: Payload([0; INLINE]),
+        payload: Payload::ZERO,
         len: 0,
     };
 
@@ -161,6 +162,8 @@ impl Inline {
 }
 
 impl Payload {
+    pub(crate) const ZERO: Payload = Payload([0; INLINE]);
+
     /// The first two words.
     pub(crate) fn words(&self) -> [u64; 2] {
         let word = |at: usize| u64::from_ne_bytes(std::array::from_fn(|i| self.0[at + i]));
@@ -169,7 +172,7 @@ impl Payload {
 
     /// With these two words first, and zeros.
     pub(crate) fn of_words(words: [u64; 2]) -> Payload {
-        let mut payload = Payload([0; INLINE]);
+        let mut payload = Payload::ZERO;
         for (place, word) in payload.0.chunks_exact_mut(8).zip(words) {
             place.copy_from_slice(&word.to_ne_bytes());
         }
@@ -177,47 +180,72 @@ impl Payload {
     }
 }
 
-/// The body of a message that has just come in: copied out of the ring, and not yet where it is to stay.
-#[derive(Debug)]
-pub struct Arrived<'a>(pub(crate) Arrival<'a>);
+/// Takes whole messages as they come in. It runs under the end's lock: it must be short, and what it sends it
+/// sends by the other end.
+pub trait Sink {
+    /// A message that fits into its slot.
+    fn small(&mut self, head: Head, body: Arrived<'_>);
 
-#[derive(Debug)]
-pub(crate) enum Arrival<'a> {
-    /// So many bytes, at most 48.
-    Inline(&'a Payload, u8),
-    Heap(Vec<u8>),
+    /// One that came in pieces, or of which the rest was withdrawn ([`Kind::Aborted`]).
+    fn large(&mut self, head: Head, body: Vec<u8>);
+}
+
+/// The bytes of a small message that has just come in. They still lie in the ring, where the peer may change them
+/// at any time: they are copied once, to where they are to stay, and only then looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrived<'a> {
+    pub(crate) payload: InRing<'a>,
+    /// At most 48; `frame` has checked it.
+    pub(crate) len: u8,
+}
+
+/// A payload in the peer's ring.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum InRing<'a> {
+    Slot(Line<'a>),
+    /// Loom's ring is elsewhere.
+    #[cfg(all(test, urpc_loom))]
+    Copied(Payload),
+}
+
+impl InRing<'_> {
+    #[inline(always)]
+    pub(crate) fn copy(&self, to: &mut Payload) {
+        match self {
+            InRing::Slot(line) => line.load_payload(to),
+            #[cfg(all(test, urpc_loom))]
+            InRing::Copied(payload) => *to = *payload,
+        }
+    }
 }
 
 impl Arrived<'_> {
-    /// As [`Body::window_bytes`].
-    #[inline(always)]
-    pub fn window_bytes(&self) -> usize {
-        match &self.0 {
-            Arrival::Heap(bytes) if bytes.len() > INLINE => bytes.len(),
-            _ => 0,
-        }
-    }
-
     /// Puts the bytes in the place of `body`'s.
     #[inline(always)]
     pub fn read_into(self, body: &mut Body) {
-        match (self.0, body) {
-            (Arrival::Inline(payload, len), Body::Inline(inline)) => {
-                inline.payload = *payload;
-                inline.len = len;
-            }
-            (arrival, body) => *body = Arrived(arrival).into_body(),
+        if let Body::Heap(bytes) = body {
+            drop_heap(bytes);
+            *body = Body::EMPTY;
+        }
+        if let Body::Inline(inline) = body {
+            self.payload.copy(&mut inline.payload);
+            inline.len = self.len;
         }
     }
 
     /// The bytes as a body of their own.
-    #[inline(always)]
+    #[inline]
     pub fn into_body(self) -> Body {
-        match self.0 {
-            Arrival::Inline(payload, len) => Body::Inline(Inline::of(*payload, len)),
-            Arrival::Heap(bytes) => Body::Heap(bytes),
-        }
+        let mut body = Body::EMPTY;
+        self.read_into(&mut body);
+        body
     }
+}
+
+/// Out of the way of those that have none.
+#[cold]
+fn drop_heap(bytes: &mut Vec<u8>) {
+    drop(std::mem::take(bytes));
 }
 
 impl std::fmt::Debug for Inline {
@@ -229,6 +257,18 @@ impl std::fmt::Debug for Inline {
 impl Body {
     /// No bytes.
     pub const EMPTY: Body = Body::Inline(Inline::EMPTY);
+
+    /// Makes this the empty body.
+    #[inline]
+    pub fn clear(&mut self) {
+        match self {
+            Body::Inline(inline) => inline.len = 0,
+            Body::Heap(bytes) => {
+                drop_heap(bytes);
+                *self = Body::EMPTY;
+            }
+        }
+    }
 
     /// The body, of which this keeps nothing.
     pub fn take(&mut self) -> Body {
@@ -282,6 +322,12 @@ impl Body {
             Body::Heap(bytes) if bytes.len() > INLINE => bytes.len(),
             _ => 0,
         }
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Body::EMPTY
     }
 }
 

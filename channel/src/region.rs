@@ -9,7 +9,7 @@
 //! After `fork()` the child has no mappings (`MADV_DONTFORK`); a [`Birthmark`] tells it so.
 
 use std::io;
-use std::mem::MaybeUninit;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
@@ -156,6 +156,10 @@ impl Region {
         let base = unsafe { mm::mmap(std::ptr::null_mut(), len, prot, flags, fd, 0) }?;
         let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
         let region = Region { base, len, born };
+        assert!(
+            len >= LINE,
+            "a region of {len} bytes has no room for a line"
+        );
         // SAFETY: the range is the mapping just made; only children lose it.
         unsafe { mm::madvise(base.as_ptr().cast(), len, Advice::LinuxDontFork) }?;
         Ok(region)
@@ -170,11 +174,22 @@ impl Region {
     /// The start of `len` bytes at `offset`. Panics beyond the end, before anything is touched.
     #[inline(always)]
     fn at(&self, offset: usize, len: usize) -> NonNull<u8> {
-        if offset > self.len || len > self.len - offset {
+        // `map` has seen to it that a line fits, so for a word the first half folds away.
+        if len > LINE && len > self.len || offset > self.len - len {
             outside(offset, len, self.len);
         }
         // SAFETY: the mapping has `self.len` bytes, and the check leaves `offset` within it.
         unsafe { self.base.add(offset) }
+    }
+
+    /// The line at `offset`, a multiple of 64.
+    #[inline(always)]
+    pub(crate) fn line(&self, offset: usize) -> Line<'_> {
+        debug_assert!(offset.is_multiple_of(LINE));
+        Line {
+            start: self.at(offset, LINE),
+            _of: PhantomData,
+        }
     }
 
     /// The word at `offset`, a multiple of 8 that `layout` gives this size. A peer's: Relaxed loads only.
@@ -193,29 +208,6 @@ impl Region {
         debug_assert!(offset.is_multiple_of(4));
         // SAFETY: as in `u64`, with 4 bytes.
         unsafe { self.at(offset, 4).cast().as_ref() }
-    }
-
-    /// The payload of the slot at `offset`, a multiple of 64. Its header has been looked at before, and
-    /// decides whether this means anything.
-    #[inline(always)]
-    pub(crate) fn load_payload(&self, offset: usize) -> Payload {
-        debug_assert!(offset.is_multiple_of(LINE));
-        let from = self.at(offset + PAYLOAD_AT, INLINE);
-        let mut to = MaybeUninit::<Payload>::uninit();
-        // SAFETY: `at` keeps the source within the mapping, and `to` is ours; all of it is written.
-        unsafe {
-            copy_payload(from.as_ptr(), to.as_mut_ptr().cast());
-            to.assume_init()
-        }
-    }
-
-    /// Stores the payload of the slot at `offset`, a multiple of 64, of a region of our own.
-    #[inline(always)]
-    pub(crate) fn store_payload(&self, offset: usize, payload: &Payload) {
-        debug_assert!(offset.is_multiple_of(LINE));
-        let to = self.at(offset + PAYLOAD_AT, INLINE);
-        // SAFETY: `at` keeps the target within our writable mapping.
-        unsafe { copy_payload(payload.0.as_ptr(), to.as_ptr()) };
     }
 
     /// Copies `bytes` to `offset`, a multiple of 64, of a region of our own. The block is rounded up to
@@ -270,20 +262,55 @@ impl Region {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let line = self.at(offset, LINE).as_ptr();
+            let line = self.base.as_ptr().wrapping_add(offset);
             if write {
-                // SAFETY: a prefetch changes nothing; processors that do not know this one ignore it.
+                // SAFETY: a prefetch changes nothing, wherever it points; processors that do not know this
+                // one ignore it.
                 unsafe {
                     std::arch::asm!("prefetchw [{}]", in(reg) line,
                         options(nostack, preserves_flags, readonly));
                 }
             } else {
-                // SAFETY: every x86_64 has SSE, and a prefetch changes nothing.
+                // SAFETY: every x86_64 has SSE, and a prefetch changes nothing, wherever it points.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = (offset, write);
+    }
+}
+
+/// One line of a region: a slot of a ring.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line<'a> {
+    /// Of `LINE` bytes within the mapping of `_of`.
+    start: NonNull<u8>,
+    _of: PhantomData<&'a Region>,
+}
+
+impl Line<'_> {
+    /// Word `N`. A peer's: Relaxed loads only.
+    #[inline(always)]
+    pub(crate) fn word_at<const N: usize>(&self) -> &AtomicU64 {
+        const { assert!(N < LINE / 8) };
+        // SAFETY: as in `Region::u64`: `line` has checked that all of it is within the mapping, which outlives
+        // the borrow, and begins at a multiple of 64.
+        unsafe { self.start.cast::<AtomicU64>().add(N).as_ref() }
+    }
+
+    /// Copies the payload of the slot out. Its header has been looked at before, and decides whether this means
+    /// anything.
+    #[inline(always)]
+    pub(crate) fn load_payload(&self, to: &mut Payload) {
+        // SAFETY: `line` has checked the source, and the target is ours.
+        unsafe { copy_payload(self.start.add(PAYLOAD_AT).as_ptr(), to.0.as_mut_ptr()) };
+    }
+
+    /// Stores the payload of the slot, in a region of our own.
+    #[inline(always)]
+    pub(crate) fn store_payload(&self, payload: &Payload) {
+        // SAFETY: `line` has checked the target, and the region is our writable one.
+        unsafe { copy_payload(payload.0.as_ptr(), self.start.add(PAYLOAD_AT).as_ptr()) };
     }
 }
 

@@ -7,8 +7,9 @@
 //! its own is a claim, looked at once and checked.
 
 use crate::layout::*;
-use crate::message::Payload;
+use crate::message::{InRing, Payload};
 use crate::outbox::{Inbox, Outbox};
+use crate::region::Line;
 use crate::sync::{Ordering, fence};
 use crate::violation::Violation;
 
@@ -16,23 +17,56 @@ use crate::violation::Violation;
 ///
 /// Offsets are those of `layout`. All is Relaxed unless it says otherwise.
 pub(crate) trait Words {
+    type Slot<'a>: SlotWords
+    where
+        Self: 'a;
+
     fn load(&self, at: usize) -> u64;
     /// A store with Release.
     fn publish(&self, at: usize, word: u64);
     /// Adds to a word of our own, with Release; several threads of this process may.
     fn add(&self, at: usize, amount: u64);
-    fn store(&self, at: usize, word: u64);
-    /// Of the slot at `at`.
-    fn payload(&self, at: usize) -> Payload;
-    fn store_payload(&self, at: usize, payload: &Payload);
+    fn slot(&self, at: usize) -> Self::Slot<'_>;
     fn copy_in(&self, at: usize, bytes: &[u8]);
     fn copy_out(&self, at: usize, len: usize, out: &mut Vec<u8>);
     fn prefetch(&self, at: usize, write: bool);
 }
 
+/// A slot of a ring, where it lies.
+pub(crate) trait SlotWords {
+    fn header(&self) -> u64;
+    fn word(&self) -> u64;
+    fn payload(&self) -> InRing<'_>;
+    /// Stores all of it, and the header last, with Release.
+    fn publish(&self, header: u64, word: u64, payload: &Payload);
+}
+
+impl SlotWords for Line<'_> {
+    #[inline(always)]
+    fn header(&self) -> u64 {
+        self.word_at::<0>().load(Ordering::Relaxed)
+    }
+    #[inline(always)]
+    fn word(&self) -> u64 {
+        self.word_at::<1>().load(Ordering::Relaxed)
+    }
+    #[inline(always)]
+    fn payload(&self) -> InRing<'_> {
+        InRing::Slot(*self)
+    }
+    #[inline(always)]
+    fn publish(&self, header: u64, word: u64, payload: &Payload) {
+        self.word_at::<1>().store(word, Ordering::Relaxed);
+        self.store_payload(payload);
+        self.word_at::<0>().store(header, Ordering::Release);
+    }
+}
+
 macro_rules! words_of_region {
     ($of:ty) => {
         impl Words for $of {
+            type Slot<'a> = Line<'a>;
+
             #[inline(always)]
             fn load(&self, at: usize) -> u64 {
                 self.region.u64(at).load(Ordering::Relaxed)
@@ -45,16 +79,8 @@ macro_rules! words_of_region {
                 self.region.u64(at).fetch_add(amount, Ordering::Release);
             }
             #[inline(always)]
-            fn store(&self, at: usize, word: u64) {
-                self.region.u64(at).store(word, Ordering::Relaxed);
-            }
-            #[inline(always)]
-            fn payload(&self, at: usize) -> Payload {
-                self.region.load_payload(at)
-            }
-            #[inline(always)]
-            fn store_payload(&self, at: usize, payload: &Payload) {
-                self.region.store_payload(at, payload);
+            fn slot(&self, at: usize) -> Line<'_> {
+                self.region.line(at)
             }
             fn copy_in(&self, at: usize, bytes: &[u8]) {
                 self.region.copy_in(at, bytes);
@@ -78,6 +104,27 @@ pub(crate) struct Slot {
     pub(crate) tag: u32,
     pub(crate) word: u64,
     pub(crate) payload: Payload,
+}
+
+/// A published slot, of which the payload still lies in the ring.
+#[derive(Debug)]
+pub(crate) struct Taken<S> {
+    pub(crate) tag: u32,
+    pub(crate) word: u64,
+    pub(crate) slot: S,
+}
+
+impl<S: SlotWords> Taken<S> {
+    /// All of it, copied.
+    pub(crate) fn copied(&self) -> Slot {
+        let mut payload = Payload::ZERO;
+        self.slot.payload().copy(&mut payload);
+        Slot {
+            tag: self.tag,
+            word: self.word,
+            payload,
+        }
+    }
 }
 
 /// How many slots ahead the producer asks for the cache line: beyond the one that the consumer polls.
@@ -151,12 +198,11 @@ impl Producer {
     #[inline(always)]
     pub(crate) fn publish(&mut self, own: &impl Words, (tag, word): (u32, u64), payload: &Payload) {
         debug_assert!(self.has_room());
-        let at = slot_at(self.next, self.slots);
-        own.store(at + 8, word);
-        own.store_payload(at, payload);
-        // Pairs with the fence in `Consumer::take`: whoever sees the header sees the slot, and the block of
-        // the arena it names. Loom checks this as `a_slot_is_published_whole`.
-        own.publish(at, u64::from(sequence(self.next)) | u64::from(tag) << 32);
+        let header = u64::from(sequence(self.next)) | u64::from(tag) << 32;
+        // The Release pairs with the fence in `Consumer::take`: whoever sees the header sees the slot, and the
+        // block of the arena it names. Loom checks this as `a_slot_is_published_whole`.
+        own.slot(slot_at(self.next, self.slots))
+            .publish(header, word, payload);
         self.next += 1;
         own.prefetch(slot_at(self.next + AHEAD, self.slots), true);
     }
@@ -191,23 +237,42 @@ impl Consumer {
         self.next
     }
 
-    /// Copies the next slot out, if it is there.
+    /// The next slot, if it is there. It stays as it is until it is [passed](Self::pass), and the peer
+    /// [told](Self::tell) so.
     #[inline(always)]
-    pub(crate) fn take(&mut self, peer: &impl Words) -> Option<Slot> {
-        let at = slot_at(self.next, self.slots);
-        let header = peer.load(at);
+    pub(crate) fn peek<'a, W: Words>(&self, peer: &'a W) -> Option<Taken<W::Slot<'a>>> {
+        let slot = peer.slot(slot_at(self.next, self.slots));
+        let header = slot.header();
         if header as u32 != sequence(self.next) {
             return None;
         }
         // Pairs with the Release in `Producer::publish`.
         fence(Ordering::Acquire);
-        self.next += 1;
-        peer.prefetch(slot_at(self.next + 1, self.slots), false);
-        Some(Slot {
+        Some(Taken {
             tag: (header >> 32) as u32,
-            word: peer.load(at + 8),
-            payload: peer.payload(at),
+            word: slot.word(),
+            slot,
         })
+    }
+
+    /// The next slot is done with.
+    #[inline(always)]
+    pub(crate) fn pass(&mut self) {
+        self.next += 1;
+    }
+
+    /// Takes the next slot, if it is there.
+    #[inline(always)]
+    pub(crate) fn take<'a, W: Words>(&mut self, peer: &'a W) -> Option<Taken<W::Slot<'a>>> {
+        let taken = self.peek(peer);
+        self.next += u64::from(taken.is_some());
+        taken
+    }
+
+    /// Asks for the line of the slot after the next one.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, peer: &impl Words) {
+        peer.prefetch(slot_at(self.next + 1, self.slots), false);
     }
 
     /// Tells the peer which slots it may use again, if there are any new ones.

@@ -133,15 +133,17 @@ impl Worker {
         shared.is_closed() || (matches!(self.role, Role::Reserve) && shared.pool.wanted())
     }
 
-    /// True if this thread is a worker with a processor, and no task is ready but the one it polls.
+    /// True if this thread is a worker with a processor, whose queue holds no task besides the one it polls.
+    /// (What is ready elsewhere is seen by [`has_work`](Self::has_work), soon enough.)
     #[inline]
     pub(crate) fn is_alone() -> bool {
         let alone = |worker: &Worker| {
-            worker.has_processor()
+            let empty = |processor: &Processor| processor.local.is_empty();
+            worker.processor.as_ref().is_some_and(empty)
+                && worker.place.get() != Place::Ordered
                 && worker.eager_depth.get() == 0
                 && worker.since_scan.get() < TASKS_PER_SCAN
                 && !worker.has_next()
-                && !worker.executor.shared.has_ready()
         };
         let look =
             |current: &RefCell<Option<Rc<Worker>>>| current.borrow().as_deref().is_some_and(alone);

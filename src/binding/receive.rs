@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
-use urpc_channel::{Arrived, Head, Kind};
+use urpc_channel::{Arrived, Body, Head, Kind, Sink};
 
 use super::Binding;
 use crate::entry::Delivery;
@@ -29,154 +29,239 @@ pub(crate) struct Scratch {
 
 impl Binding {
     /// Takes what has come in, and acts on it. True if there was anything.
+    ///
+    /// The first message alone: often there is no other, and then nothing is looked at before it has had its
+    /// effect. The others in batches, each in two phases, because the lines of what follows are still on their way.
+    #[inline(always)]
     pub(crate) fn receive(self: &Arc<Self>, scratch: &mut Scratch) -> bool {
-        let mut wrong = None;
-        let taken = self.channel.receive_with(limits::BATCH, |head, body| {
-            if let Err(text) = self.sort(head, body, scratch) {
-                wrong.get_or_insert(text);
-            }
+        if !self.take_in(1, scratch) {
+            return false;
+        }
+        let served = scratch.begun > 0;
+        self.dispatch(scratch);
+        // A reply that woke nobody has its caller waiting behind this very scan.
+        if (served || !scratch.wakers.is_empty()) && self.channel.has_incoming() {
+            self.take_in(limits::BATCH, scratch);
+            self.dispatch(scratch);
+        }
+        if !scratch.wakers.is_empty() {
+            scratch.wake(served);
+        }
+        true
+    }
+
+    /// Takes the answer to call `id`, whose caller waits for nothing else, if that is what comes next.
+    #[inline]
+    pub(crate) fn receive_answer(&self, id: u32) -> bool {
+        let received = self.channel.receive_answer(id, |body| {
+            // Whoever closes the channel may have answered it just now; that is as good.
+            let _ = self.pending.deliver(id, |answer| put(answer, body));
         });
-        let received = match (taken, wrong) {
-            (Ok(count), None) => count > 0,
-            (Err(violation), _) => self.break_off(&violation),
-            (_, Some(wrong)) => self.break_off(&wrong),
+        if received {
+            self.note_answers();
+        }
+        received
+    }
+
+    /// Sorts up to `max` messages. True if there was anything.
+    #[inline(always)]
+    fn take_in(self: &Arc<Self>, max: usize, scratch: &mut Scratch) -> bool {
+        let mut sorter = Sorter {
+            binding: self,
+            scratch,
+            wrong: None,
         };
-        // Two phases: nothing of this touches the ring, whose lines are still on their way.
-        if scratch.begun == 0
-            && scratch.wakers.len() == 1
-            && let Some(waker) = scratch.wakers.pop()
-        {
-            urpc_executor::run_next(waker);
-            return received;
+        let taken = self.channel.receive_into(max, &mut sorter);
+        match (taken, sorter.wrong) {
+            (Ok(count), None) => count > 0,
+            (Err(violation), _) => self.break_off(violation),
+            (_, Some(wrong)) => self.break_off(wrong),
         }
-        for waker in scratch.wakers.drain(..) {
-            waker.wake();
-        }
+    }
+
+    /// Runs the calls that were sorted.
+    #[inline(always)]
+    fn dispatch(self: &Arc<Self>, scratch: &mut Scratch) {
         for waiting in &mut scratch.calls[..std::mem::take(&mut scratch.begun)] {
-            if let Some(request) = Request::take_up(self, waiting) {
+            let request = Request::new(self, waiting);
+            if request.is_vain() {
+                request.dismiss();
+            } else {
+                note!(Dispatch, self, request.id());
                 self.offer.dispatch(request);
             }
         }
-        received
     }
 
     /// Takes what a peer had sent before it went: whoever it answered is told, nobody is served.
     pub(super) fn receive_replies(&self) {
         let mut last = Scratch::default();
-        let _ = self.channel.receive_with(usize::MAX, |head, body| {
-            let _ = self.sort(head, body, &mut last);
-        });
+        let mut sorter = Sorter {
+            binding: self,
+            scratch: &mut last,
+            wrong: None,
+        };
+        let _ = self.channel.receive_into(usize::MAX, &mut sorter);
         for waker in last.wakers {
             waker.wake();
         }
     }
 
     #[cold]
-    fn break_off(self: &Arc<Self>, wrong: &dyn fmt::Display) -> bool {
+    fn break_off(self: &Arc<Self>, wrong: impl fmt::Display) -> bool {
         self.close(&format!("it broke the protocol: {wrong}"));
         true
     }
+}
 
-    /// The quick part, under the receiving end's lock: what has to happen in order.
+impl Scratch {
+    /// Wakes those whose replies came; a single one is to run next, if nothing was `served` besides.
+    #[inline(never)]
+    fn wake(&mut self, served: bool) {
+        if !served
+            && self.wakers.len() == 1
+            && let Some(waker) = self.wakers.pop()
+        {
+            return urpc_executor::run_next(waker);
+        }
+        for waker in self.wakers.drain(..) {
+            waker.wake();
+        }
+    }
+}
+
+/// The quick part of receiving, under the receiving end's lock: what has to happen in order.
+struct Sorter<'a> {
+    binding: &'a Binding,
+    scratch: &'a mut Scratch,
+    /// What the peer did wrong first. Boxed: it is for the few, and the many carry it about.
+    wrong: Option<Box<str>>,
+}
+
+impl Sink for Sorter<'_> {
     #[inline(always)]
-    fn sort(&self, head: Head, body: Arrived<'_>, scratch: &mut Scratch) -> Result<(), String> {
+    fn small(&mut self, head: Head, body: Arrived<'_>) {
         match head.kind {
-            Kind::Reply => self.deliver(head.id, body, scratch),
-            Kind::Call => {
-                // An id is free when its answer is on the way, so the credit alone does not bound answers
-                // that nobody reads. An honest peer leaves us at most its calls to answer, and ours and
-                // their cancels to send.
-                if self.channel.backlog() > 4 * u64::from(self.limits.calls) {
-                    return Err("it calls on and on without reading the answers".into());
-                }
-                self.begin(head, body, scratch)
+            Kind::Reply => {
+                let put = |answer: &mut Answer| put(answer, body);
+                let delivery = self.binding.pending.deliver(head.id, put);
+                self.delivered(head.id, 0, delivery);
             }
-            _ => self.sort_rare(head, body, scratch),
+            Kind::Call => {
+                if let Some(place) = self.begin(head) {
+                    body.read_into(place);
+                }
+            }
+            _ => self.rare(head, body.into_body()),
         }
     }
 
     #[cold]
-    fn sort_rare(
-        &self,
-        head: Head,
-        body: Arrived<'_>,
-        scratch: &mut Scratch,
-    ) -> Result<(), String> {
-        let id = head.id;
+    fn large(&mut self, head: Head, body: Vec<u8>) {
+        let body = Body::Heap(body);
         match head.kind {
-            Kind::Failed => {
-                let body = body.into_body();
-                let error = Status::into_error(head.procedure, body.as_slice());
-                self.channel.freed(body.window_bytes());
-                let error = error.ok_or_else(|| format!("status {} is none", head.procedure))?;
-                let put = |answer: &mut Answer| *answer = Err(error);
-                let delivery = self.pending.deliver(id, put);
-                self.delivered(id, 0, delivery, scratch)?;
+            Kind::Reply => {
+                let bytes = body.window_bytes();
+                let put = |answer: &mut Answer| *answer = Ok(body);
+                let delivery = self.binding.pending.deliver(head.id, put);
+                self.delivered(head.id, bytes, delivery);
             }
-            Kind::Cancel => self.serving.cancel(id),
-            Kind::Aborted => {
-                // Half of a request came, then its caller was gone. It is answered like any other.
-                self.begin(head, body, scratch)?;
-                self.serving.cancel(id);
+            Kind::Call => {
+                if let Some(place) = self.begin(head) {
+                    *place = body;
+                }
             }
-            Kind::Goodbye => self.leaving.store(true, Ordering::Release),
-            other => return Err(format!("kind {other:?} is not for us")),
+            _ => self.rare(head, body),
         }
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn begin(&self, head: Head, body: Arrived<'_>, scratch: &mut Scratch) -> Result<(), String> {
-        if !self.serving.begin(head.id) {
-            return Err(wrong(
-                "called with an id that is live or beyond the credit",
-                head.id,
-            ));
-        }
-        note!(Receive, self, head.id);
-        if scratch.begun == scratch.calls.len() {
-            scratch.calls.push(Waiting::EMPTY);
-        }
-        let waiting = &mut scratch.calls[scratch.begun];
-        waiting.id = head.id;
-        waiting.procedure = head.procedure;
-        waiting.deadline_ms = head.deadline_ms;
-        body.read_into(&mut waiting.body);
-        scratch.begun += 1;
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn deliver(&self, id: u32, body: Arrived<'_>, scratch: &mut Scratch) -> Result<(), String> {
-        let bytes = body.window_bytes();
-        let put = |answer: &mut Answer| match answer {
-            Ok(place) => body.read_into(place),
-            Err(_) => *answer = Ok(body.into_body()),
-        };
-        let delivery = self.pending.deliver(id, put);
-        self.delivered(id, bytes, delivery, scratch)
-    }
-
-    #[inline(always)]
-    fn delivered(
-        &self,
-        id: u32,
-        bytes: usize,
-        delivery: Delivery,
-        scratch: &mut Scratch,
-    ) -> Result<(), String> {
-        match delivery {
-            Delivery::Delivered(Some(waker)) => scratch.wakers.push(waker),
-            Delivery::Delivered(None) => {}
-            Delivery::Freed => self.channel.freed(bytes), // nobody will look at them
-            Delivery::Unknown => return Err(wrong("answered what is no call", id)),
-        }
-        Ok(())
     }
 }
 
-/// Texts are for the few; the many should not carry the code.
+impl Sorter<'_> {
+    /// A call has come in: where its arguments are to be put.
+    #[inline(always)]
+    fn begin(&mut self, head: Head) -> Option<&mut Body> {
+        // An id is free when its answer is on the way, so the credit alone does not bound answers
+        // that nobody reads. An honest peer leaves us at most its calls to answer, and ours and
+        // their cancels to send.
+        if self.binding.channel.backlog() > 4 * u64::from(self.binding.limits.calls) {
+            self.is_wrong("calls on and on without reading the answers, call", head.id);
+            return None;
+        }
+        if !self.binding.serving.begin(head.id) {
+            self.is_wrong(
+                "called with an id that is live or beyond the credit:",
+                head.id,
+            );
+            return None;
+        }
+        note!(Receive, self.binding, head.id);
+        let Scratch { calls, begun, .. } = &mut *self.scratch;
+        if *begun == calls.len() {
+            one_more(calls);
+        }
+        let waiting = &mut calls[*begun];
+        waiting.id = head.id;
+        waiting.procedure = head.procedure;
+        waiting.deadline_ms = head.deadline_ms;
+        *begun += 1;
+        Some(&mut waiting.body)
+    }
+
+    #[inline(always)]
+    fn delivered(&mut self, id: u32, bytes: usize, delivery: Delivery) {
+        match delivery {
+            Delivery::Delivered(None) => {}
+            Delivery::Delivered(Some(waker)) => self.scratch.wakers.push(waker),
+            Delivery::Freed => self.binding.channel.freed(bytes), // nobody will look at them
+            Delivery::Unknown => self.is_wrong("answered what is no call:", id),
+        }
+    }
+
+    #[cold]
+    fn rare(&mut self, head: Head, body: Body) {
+        let binding = self.binding;
+        let id = head.id;
+        match head.kind {
+            Kind::Failed => {
+                let error = Status::into_error(head.procedure, body.as_slice());
+                binding.channel.freed(body.window_bytes());
+                let Some(error) = error else {
+                    return self.is_wrong("gave a status that is none with its answer to", id);
+                };
+                let put = |answer: &mut Answer| *answer = Err(error);
+                let delivery = binding.pending.deliver(id, put);
+                self.delivered(id, 0, delivery);
+            }
+            Kind::Cancel => binding.serving.cancel(id),
+            Kind::Aborted => {
+                // Half of a request came, then its caller was gone. It is answered like any other.
+                if let Some(place) = self.begin(head) {
+                    *place = body;
+                    binding.serving.cancel(id);
+                }
+            }
+            Kind::Goodbye => binding.leaving.store(true, Ordering::Release),
+            _ => self.is_wrong("sent what is not for us:", id),
+        }
+    }
+
+    #[cold]
+    fn is_wrong(&mut self, what: &str, id: u32) {
+        self.wrong
+            .get_or_insert_with(|| format!("it {what} {id:#x}").into());
+    }
+}
+
+/// Puts a small answer where it is to stay.
+#[inline(always)]
+fn put(answer: &mut Answer, body: Arrived<'_>) {
+    match answer {
+        Ok(place) => body.read_into(place),
+        Err(_) => *answer = Ok(body.into_body()),
+    }
+}
+
 #[cold]
-fn wrong(what: &str, id: u32) -> String {
-    format!("it {what}: {id:#x}")
+fn one_more(calls: &mut Vec<Waiting>) {
+    calls.push(Waiting::EMPTY);
 }

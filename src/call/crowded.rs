@@ -69,7 +69,7 @@ impl Crowded {
         }
         if self.reserved {
             loop {
-                if let Some(id) = binding.pending.begin(Some(cx.waker()), self.deadline) {
+                if let Some(id) = binding.pending.begin(None, Some(cx.waker()), self.deadline) {
                     self.reserved = false; // the message has it from here on
                     return Poll::Ready(Ok(id));
                 }

@@ -12,17 +12,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use urpc_channel::Glance;
 use urpc_executor::Worker;
 
 use crate::binding::Binding;
+use crate::idle::scan_one;
 use crate::node::Node;
-use crate::peer::Peer;
+use crate::spare;
 use crate::wire::Nanos;
 
-/// Looks at the rings between two looks at the clock: some 64 × 10 ns. What is found in the first of these
+/// Looks at the rings between two looks at what other threads of this process do, with a pause: looking is
+/// all that a message waits for.
+pub(crate) const LOOKS_PER_PAUSE: u32 = 8;
+
+/// Looks at the rings between two looks at the clock: some 128 × 5 ns. What is found in the first of these
 /// rounds is found without a look at the clock.
-const LOOKS_PER_CLOCK: u32 = 64;
+const LOOKS_PER_CLOCK: u32 = 128;
 
 /// A budget is halved so often at most. The smallest is two rounds or so at the default.
 const MOST_HALVINGS: u32 = 5;
@@ -105,18 +109,23 @@ impl Node {
         tireless: bool,
         bindings: &Rc<Vec<Arc<Binding>>>,
     ) -> Spun {
-        let quiet = |b: &Arc<Binding>| b.channel.glance() == Glance::default();
         let mut since = None;
         let mut looks = 0;
         loop {
-            // No more than a look at each ring: a message waits half a round of this loop.
-            if !bindings.iter().all(quiet) && self.scan_all() || worker.has_work() {
+            if bindings.iter().fold(false, |found, b| scan_one(b) | found) {
                 return Spun::Found;
             }
             looks += 1;
+            if looks % LOOKS_PER_PAUSE != 0 {
+                continue;
+            }
+            if worker.has_work() {
+                return Spun::Found;
+            }
+            std::hint::spin_loop();
             if looks % LOOKS_PER_CLOCK == 0 {
-                // Everything else that a scan sees to; and a binding may be new, or gone.
-                if self.scan_all() || !Rc::ptr_eq(bindings, &self.local_bindings()) {
+                // A binding may be new, or gone.
+                if !Rc::ptr_eq(bindings, &self.local_bindings()) {
                     return Spun::Found;
                 }
                 let now = Instant::now();
@@ -130,14 +139,13 @@ impl Node {
                 }
                 self.expire(Nanos::coarse());
                 bindings.iter().for_each(|b| b.tell_drained());
-                Peer::let_go_of_spare(false);
+                spare::let_go_if_in_the_way();
                 let begun = *since.get_or_insert(now);
                 let spent = now - begun >= budget(bound, HALVINGS.get());
                 if self.must_act(bindings, tireless) || spent && !tireless {
                     return Spun::Tired(since);
                 }
             }
-            std::hint::spin_loop();
         }
     }
 
