@@ -11,6 +11,9 @@
 //! | last granted `s` | `s` | grant `s + 1`, live |
 //! | waits for `s + 1` | `s + 1` | it returned: clear live |
 //! | waits for `s + 1` | else, woken or time is up | reclaim: clear live, go on |
+//!
+//! A processor that is itself lent may be lent **onwards**. The word of the grant it came with is then one more
+//! thing that ends the wait, so that no processor stays away because it went further than its owner knows.
 
 use std::time::{Duration, Instant};
 
@@ -38,14 +41,49 @@ pub struct GrantWords<'a> {
 /// A processor that is lent right now.
 #[derive(Debug)]
 #[must_use = "a grant stays live until it is waited for"]
-pub struct Grant(u32);
+pub struct Grant<'a> {
+    sequence: u32,
+    under: Option<Held<'a>>,
+}
+
+impl Grant<'_> {
+    /// It is lent onwards: this process has it only for as long as `held` is live.
+    pub fn under(self, held: Held<'_>) -> Grant<'_> {
+        Grant {
+            sequence: self.sequence,
+            under: Some(held),
+        }
+    }
+}
+
+/// A peer's grant, as whoever has that processor sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Held<'a> {
+    /// The peer's grant word.
+    pub grant: &'a AtomicU32,
+    /// The sequence that was live there on arrival.
+    pub sequence: u32,
+}
+
+impl Held<'_> {
+    /// True while the donor has neither reclaimed the processor nor gone on to another grant.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.grant.load(Ordering::Relaxed) == self.live()
+    }
+
+    fn live(&self) -> u32 {
+        self.sequence << 1 | 1
+    }
+}
 
 /// Why a donor runs again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The landing returned the processor.
     Returned,
-    /// Somebody of this process woke the donor: there is something only it can do.
+    /// Somebody of this process woke the donor: there is something only it can do. Or, of a processor that was
+    /// lent onwards: its owner is done waiting.
     Woken,
     /// The grant limit passed.
     Limit,
@@ -88,7 +126,7 @@ impl Lender {
         returned: &AtomicU32,
         cpu: u32,
         limit: Duration,
-    ) -> Option<Grant> {
+    ) -> Option<Grant<'static>> {
         // Pairs with the Release in `wait`: the next donor sees what the last one granted.
         if self
             .busy
@@ -114,14 +152,17 @@ impl Lender {
         // Pairs with the fence in `Landing::wait`: who sees the grant sees CPU, limit, and messages.
         words.grant.store(sequence << 1 | 1, Ordering::Release);
         wake_shared(words.grant);
-        Some(Grant(sequence))
+        Some(Grant {
+            sequence,
+            under: None,
+        })
     }
 
-    /// Sleeps until the processor comes back, `seat` is woken after `ticket` was taken, or `until`;
-    /// afterwards the grant is void, whatever the landing does.
+    /// Sleeps until the processor comes back, `seat` is woken after `ticket` was taken, the grant it is
+    /// [`under`](Grant::under) has ended, or `until`; afterwards this grant is void, whatever the landing does.
     pub fn wait(
         &self,
-        grant: Grant,
+        grant: Grant<'_>,
         words: GrantWords<'_>,
         returned: &AtomicU32,
         seat: &Seat,
@@ -131,21 +172,32 @@ impl Lender {
         seat.sit(Place::Lent);
         let outcome = loop {
             let seen = returned.load(Ordering::Relaxed);
-            if seen == grant.0 {
+            if seen == grant.sequence {
                 // Pairs with the Release in `Landing::give_back`: its replies are seen.
                 fence(Ordering::Acquire);
                 break Outcome::Returned;
             }
-            if seat.ticket() != ticket {
+            if seat.ticket() != ticket || grant.under.is_some_and(|held| !held.is_live()) {
                 break Outcome::Woken;
             }
-            if !seat.sleep_beside(ticket, returned, seen, Some(until)) {
+            let waited = match grant.under {
+                None => seat.sleep_beside(ticket, &[(returned, seen)], Some(until)),
+                Some(held) => {
+                    let words = [(returned, seen), (held.grant, held.live())];
+                    seat.sleep_beside(ticket, &words, Some(until))
+                }
+            };
+            if !waited {
                 break Outcome::Limit;
             }
         };
         seat.stand_up();
-        // Void from here on. Pairs with `Landing::holds`, which looks at every task boundary.
-        words.grant.store(grant.0 << 1, Ordering::Release);
+        // Void from here on. Pairs with `Held::is_live`, which is asked at every task boundary.
+        words.grant.store(grant.sequence << 1, Ordering::Release);
+        if outcome != Outcome::Returned {
+            // The landing may have lent it onwards, and sleep on this very word.
+            wake_shared(words.grant);
+        }
         self.busy.store(0, Ordering::Release);
         outcome
     }
@@ -234,6 +286,42 @@ mod tests {
             });
             let _ = seat.wake();
         });
+    }
+
+    #[test]
+    fn a_processor_lent_onwards_comes_back_when_its_owner_reclaims_it() {
+        let (lender, words, returned) = (Lender::new(), Words::new(), AtomicU32::new(OPENING));
+        let (onwards, further) = (Lender::new(), Words::new());
+        let (seat, middle) = (Seat::new(), Seat::new());
+        let held = lender
+            .lend(words.get(), &returned, 0, Duration::ZERO)
+            .expect("free");
+        let under = Held {
+            grant: words.get().grant,
+            sequence: OPENING + 1,
+        };
+        assert!(under.is_live());
+        let nobody_answers = AtomicU32::new(OPENING);
+        let far = Instant::now() + Duration::from_secs(60);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                let grant = onwards
+                    .lend(further.get(), &nobody_answers, 0, Duration::ZERO)
+                    .expect("free")
+                    .under(under);
+                let ticket = middle.ticket();
+                let (words, returned) = (further.get(), &nobody_answers);
+                let outcome = onwards.wait(grant, words, returned, &middle, ticket, far);
+                assert_eq!(outcome, Outcome::Woken);
+            });
+            while further.0[0].load(Ordering::Relaxed) & 1 == 0 {
+                std::thread::yield_now();
+            }
+            let outcome = lender.wait(held, words.get(), &returned, &seat, seat.ticket(), soon());
+            assert_eq!(outcome, Outcome::Limit);
+        });
+        assert!(!under.is_live());
+        assert_eq!(further.0[0].load(Ordering::Relaxed) & 1, 0, "void");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! "void" would strand the next live grant.) What the donor writes is a claim: the worst it can do is
 //! make this thread look and go back to sleep.
 
-use crate::grant::{GrantWords, OPENING};
+use crate::grant::{GrantWords, Held, OPENING};
 use crate::seat::{Place, Seat};
 use crate::sync::{AtomicU32, Ordering, fence, wake_shared};
 
@@ -60,7 +60,7 @@ impl Landing {
             if seat.ticket() != ticket {
                 break Arrival::Woken;
             }
-            seat.sleep_beside(ticket, words.grant, word, None);
+            seat.sleep_beside(ticket, &[(words.grant, word)], None);
         };
         seat.stand_up();
         arrival
@@ -69,7 +69,8 @@ impl Landing {
     /// True while the grant is live: the donor has neither reclaimed it nor gone on to another.
     #[must_use]
     pub fn holds(words: GrantWords<'_>, sequence: u32) -> bool {
-        words.grant.load(Ordering::Relaxed) == sequence << 1 | 1
+        let grant = words.grant;
+        Held { grant, sequence }.is_live()
     }
 
     /// Answers `sequence`: returns the processor, and wakes the donor.

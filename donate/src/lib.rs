@@ -2,7 +2,8 @@
 //!
 //! A process that has nothing to do on a processor can **donate** it to a peer that has messages and no
 //! processor for them. The peer's **landing**, a thread asleep until then, runs on that processor, serves
-//! the donor's messages and **returns** it; a donor that waits too long **reclaims** it.
+//! the donor's messages and **returns** it, or lends it onwards while what it serves waits for a third process;
+//! a donor that waits too long **reclaims** it.
 //!
 //! This crate knows neither memory mappings nor rings nor tasks: it is handed the shared words as
 //! `&AtomicU32`, and asks what it must know through closures. What it promises:
@@ -25,7 +26,7 @@ mod sync;
 
 pub use backoff::{Backoff, MOST_STRIKES};
 pub use cpu::{Affinity, allowed_cpus, current_cpu};
-pub use grant::{Grant, GrantWords, Lender, Outcome};
+pub use grant::{Grant, GrantWords, Held, Lender, Outcome};
 pub use landing::{Arrival, Landing};
 pub use peer::{Credentials, PeerProcess};
 pub use presence::{Presence, View};

@@ -9,7 +9,9 @@ use loom::sync::Arc;
 use loom::thread;
 
 use crate::sync::{AtomicU32, Ordering, fence};
-use crate::{Arrival, GrantWords, Landing, Lender, Outcome, Presence, Seat, View, Wake};
+use crate::{
+    Arrival, Grant, GrantWords, Held, Landing, Lender, Outcome, Presence, Seat, View, Wake,
+};
 
 #[test]
 fn loom_no_message_is_forgotten_between_rest_and_ring() {
@@ -82,6 +84,38 @@ struct Shared {
 }
 
 impl Shared {
+    fn new() -> Self {
+        Self {
+            grant: [AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0)],
+            returned: AtomicU32::new(0),
+            lender: Lender::new(),
+            donor: Seat::new(),
+        }
+    }
+
+    fn lend(&self) -> Grant<'static> {
+        self.lender
+            .lend(self.words(), &self.returned, 0, Duration::ZERO)
+            .expect("the landing has answered")
+    }
+
+    fn wait(&self, grant: Grant<'_>, until: Instant) -> Outcome {
+        let (seat, ticket) = (&self.donor, self.donor.ticket());
+        self.lender
+            .wait(grant, self.words(), &self.returned, seat, ticket, until)
+    }
+
+    /// The next sequence at the landing, and whether it is live.
+    fn arrive(&self, landing: &Landing) -> (Held<'_>, bool) {
+        let seat = Seat::new();
+        match landing.wait(self.words(), &seat, seat.ticket()) {
+            Arrival::Granted { sequence, live, .. } => {
+                let grant = &self.grant[0];
+                (Held { grant, sequence }, live)
+            }
+            Arrival::Woken => panic!("nobody wakes it"),
+        }
+    }
     fn words(&self) -> GrantWords<'_> {
         GrantWords {
             grant: &self.grant[0],
@@ -95,12 +129,7 @@ impl Shared {
 /// each live grant is answered by its own sequence, and none is stranded.
 fn two_grants(hasty: bool) {
     loom::model(move || {
-        let shared = Arc::new(Shared {
-            grant: [AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0)],
-            returned: AtomicU32::new(0),
-            lender: Lender::new(),
-            donor: Seat::new(),
-        });
+        let shared = Arc::new(Shared::new());
         let mut landing = Landing::open(&shared.returned);
         let at = {
             let shared = shared.clone();
@@ -156,4 +185,74 @@ fn loom_a_processor_that_is_donated_is_returned() {
 #[test]
 fn loom_a_reclaimed_grant_strands_no_later_one() {
     two_grants(true);
+}
+
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}
+
+/// A processor goes on from one landing to another, whose thread is here the donor's own (loom needs two threads
+/// that wait in turns, not three): what was written at the far end is seen by the donor after its return.
+#[test]
+fn loom_a_processor_lent_onwards_comes_back_through_every_hand() {
+    loom::model(|| {
+        let (near, distant) = (Arc::new(Shared::new()), Arc::new(Shared::new()));
+        let reply = Arc::new(AtomicU32::new(0));
+        let mut landing = Landing::open(&near.returned);
+        let mut last = Landing::open(&distant.returned);
+        let middle = {
+            let (near, distant, reply) = (near.clone(), distant.clone(), reply.clone());
+            thread::spawn(move || {
+                let (held, live) = near.arrive(&landing);
+                assert!(live, "its donor waits");
+                let outcome = distant.wait(distant.lend().under(held), far());
+                assert_eq!(outcome, Outcome::Returned);
+                assert_eq!(reply.load(Ordering::Relaxed), 1, "the reply that came back");
+                reply.store(2, Ordering::Relaxed);
+                landing.give_back(&near.returned, held.sequence);
+            })
+        };
+        let grant = near.lend();
+        let (held, live) = distant.arrive(&last);
+        assert!(live, "its donor waits");
+        reply.store(1, Ordering::Relaxed);
+        last.give_back(&distant.returned, held.sequence);
+        assert_eq!(near.wait(grant, far()), Outcome::Returned);
+        assert_eq!(
+            reply.load(Ordering::Relaxed),
+            2,
+            "the reply it made possible"
+        );
+        middle.join().unwrap();
+    });
+}
+
+/// The first donor reclaims at once. Nobody answers the onward grant, whose own limit is an hour away: it ends
+/// with the grant it is under, and is void then.
+#[test]
+fn loom_an_onward_grant_ends_with_the_one_it_is_under() {
+    loom::model(|| {
+        let (near, distant) = (Arc::new(Shared::new()), Arc::new(Shared::new()));
+        let mut landing = Landing::open(&near.returned);
+        let _nobody = Landing::open(&distant.returned);
+        let second = {
+            let (near, distant) = (near.clone(), distant.clone());
+            thread::spawn(move || {
+                let (held, live) = near.arrive(&landing);
+                if live {
+                    let outcome = distant.wait(distant.lend().under(held), far());
+                    assert_eq!(outcome, Outcome::Woken);
+                    assert!(!held.is_live());
+                    assert_eq!(distant.grant[0].load(Ordering::Relaxed) & 1, 0, "void");
+                }
+                landing.give_back(&near.returned, held.sequence);
+            })
+        };
+        assert_eq!(near.wait(near.lend(), Instant::now()), Outcome::Limit);
+        second.join().unwrap();
+        assert!(
+            near.lender.is_free(&near.returned),
+            "the next one is not stranded"
+        );
+    });
 }

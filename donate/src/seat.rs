@@ -5,14 +5,14 @@
 //! | `Running` | nothing | the changed ticket, which it reads before it sleeps |
 //! | `Word` | its own word | a futex wake |
 //! | `Bell` | the bell, an epoll of the process | the caller of `wake`, who must ring the bell |
-//! | `Lent` | its own word and a peer's | a futex wake |
+//! | `Lent` | its own word and a peer's, or two peers' | a futex wake |
 //!
 //! The ticket changes with every wake, before anything else. Whoever sleeps names the ticket it saw
 //! *before* its last look for work; a wake after that look therefore ends the sleep, or prevents it.
 
 use std::time::Instant;
 
-use crate::sync::{AtomicU32, Ordering, fence, sleep, sleep_on_two, wake_private};
+use crate::sync::{AtomicU32, Ordering, fence, sleep, sleep_on_all, wake_private};
 
 /// Where a thread sleeps, if it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,16 +110,15 @@ impl Seat {
         self.place.store(Place::Running as u32, Ordering::Relaxed);
     }
 
-    /// One sleep on the own word and on a word that a peer writes, while they are `ticket` and `seen`. False if
-    /// it is `until`.
+    /// One sleep on the own word and on one or two that peers write, while they are `ticket` and what was seen
+    /// there. False if it is `until`.
     pub(crate) fn sleep_beside(
         &self,
         ticket: u32,
-        shared: &AtomicU32,
-        seen: u32,
+        shared: &[(&AtomicU32, u32)],
         until: Option<Instant>,
     ) -> bool {
-        sleep_on_two(&self.ticket, ticket, shared, seen, until)
+        sleep_on_all(&self.ticket, ticket, shared, until)
     }
 
     pub(crate) fn sit(&self, place: Place) {

@@ -1,6 +1,6 @@
 //! The atomics and the two kernel calls this crate sleeps with, or loom's in their place.
 //!
-//! A thread sleeps on one word of its own process, or on that and one word that a peer writes. The
+//! A thread sleeps on one word of its own process, or on that and one or two that peers write. The
 //! waker changes the word before it wakes, always: the kernel can lose a wake on an unchanged word.
 
 #[cfg(not(all(test, urpc_loom)))]
@@ -37,13 +37,12 @@ mod real {
         let _ = futex::wait(word, futex::Flags::PRIVATE, expected, left.as_ref());
     }
 
-    /// Sleeps while `own` is `expected` *and* `shared` is `seen`, until either is woken or `until`.
-    /// May return at any time; false if it is `until`.
-    pub(crate) fn sleep_on_two(
+    /// Sleeps while `own` is `expected` *and* each of `shared`, two at most, is what was seen there, until
+    /// one of them is woken or `until`. May return at any time; false if it is `until`.
+    pub(crate) fn sleep_on_all(
         own: &AtomicU32,
         expected: u32,
-        shared: &AtomicU32,
-        seen: u32,
+        shared: &[(&AtomicU32, u32)],
         until: Option<Instant>,
     ) -> bool {
         let deadline = match until.map(remaining) {
@@ -54,12 +53,13 @@ mod real {
                 now.checked_add(timespec(left))
             }
         };
-        let words = [
-            entry(shared, seen, WaitFlags::SIZE_U32),
-            entry(own, expected, WaitFlags::SIZE_U32 | WaitFlags::PRIVATE),
-        ];
+        let private = WaitFlags::SIZE_U32 | WaitFlags::PRIVATE;
+        let mut words = [entry(own, expected, private), Wait::new(), Wait::new()];
+        for (word, (shared, seen)) in words[1..].iter_mut().zip(shared) {
+            *word = entry(shared, *seen, WaitFlags::SIZE_U32);
+        }
         let slept = futex::waitv(
-            &words,
+            &words[..=shared.len()],
             WaitvFlags::empty(),
             deadline.as_ref(),
             ClockId::Monotonic,
@@ -67,7 +67,7 @@ mod real {
         slept != Err(rustix::io::Errno::TIMEDOUT)
     }
 
-    /// Whether this kernel lets a thread sleep on two words. Without it (before Linux 5.16, or in a
+    /// Whether this kernel lets a thread sleep on several words. Without it (before Linux 5.16, or in a
     /// sandbox that refuses it) no processor can be lent safely, and peers ring instead.
     #[must_use]
     pub fn lending_works() -> bool {
@@ -121,11 +121,10 @@ mod modelled {
         loom::thread::yield_now();
     }
 
-    pub(crate) fn sleep_on_two(
+    pub(crate) fn sleep_on_all(
         _own: &AtomicU32,
         _expected: u32,
-        _shared: &AtomicU32,
-        _seen: u32,
+        _shared: &[(&AtomicU32, u32)],
         until: Option<Instant>,
     ) -> bool {
         loom::thread::yield_now();
