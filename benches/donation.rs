@@ -2,13 +2,15 @@
 //!
 //! `cargo bench --bench donation`. A donation and its return are two crossings, for however many calls:
 //! with T callers at a time it is 2/T of them a call. Beside it, in the same run, what hands over at
-//! every call: a futex with a message in shared memory (as LRPC does), and a Unix socket.
+//! every call: a futex with a message in shared memory (as LRPC does), and a Unix socket. And calls that come
+//! back to their caller through one or two such servers: its processor goes along.
 
 mod common;
 
 use std::time::Duration;
 
 use clap::Parser;
+use common::around::Around;
 use common::base::{Handover, Ping};
 use common::pair::Pair;
 use common::report::{Args, Base, Figure, Report};
@@ -31,7 +33,7 @@ fn main() {
         return;
     }
     let args = Args::parse();
-    let mut report = Report::new(CALLERS.len() + 5);
+    let mut report = Report::new(CALLERS.len() + 7);
     let mut bare = Handover::start(Ping::Futex);
 
     let others = [
@@ -54,6 +56,20 @@ fn main() {
         point(&mut report, &args, &mut bare, &pair, t);
     }
     drop(pair);
+
+    // With no processor but the caller's.
+    for (name, passers) in [("A-B-A C=1 S=0", 1), ("A-B-C-A C=1 S=0", 2)] {
+        if args.wants(name) {
+            report.begin(name);
+            let around = Around::start(passers);
+            let calls = args.count(ROUNDS);
+            let figures: Vec<_> = (0..args.rounds())
+                .map(|_| beside(&mut bare, &args, || around.measure(calls)))
+                .collect();
+            report.add(name, "ns", Base::Handover, &figures);
+        }
+        report.step();
+    }
 
     for s in [0, 1] {
         let name = format!("first-after-10ms S={s}");

@@ -286,7 +286,11 @@ pub(crate) fn bind(outbox: Outbox, peer: Received, with: With<'_>) -> Result<Arc
     };
     let offered =
         Offered::new(hello.offer).ok_or_else(|| handshake("it offers too many procedures"))?;
-    let landings = if with.accepting {
+    // A client is underpowered like any other (R23) if its peer's messages may find no processor there: it has
+    // none of its own, or it offers procedures, and a call may come when they are all lent. Whoever merely
+    // waits for replies is woken where it waits, by a ring; a thread for each such channel would be too many.
+    let useful = with.accepting || with.node.config.processors == 0 || !with.offer.is_empty();
+    let landings = if useful {
         hello.processors.clamp(1, LANDINGS)
     } else {
         0

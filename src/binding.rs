@@ -55,7 +55,7 @@ pub(crate) struct Parts {
     pub(crate) offer: Offer,
     /// What the peer offers.
     pub(crate) offered: Offered,
-    /// This side accepted the binding, and so keeps landings for the peer.
+    /// How many processors the peer can lend us at once.
     pub(crate) landings: u32,
     /// Says whether the server that accepted this binding takes calls.
     pub(crate) draining: Arc<AtomicBool>,
@@ -81,8 +81,9 @@ pub(crate) struct Binding {
     lenders: [Lender; limits::LANDINGS as usize],
     /// For the processors the peer lends to us.
     pub(crate) landings: Box<[Seat]>,
-    /// Our processors that are lent to the peer right now, as a mask.
+    /// Our processors that are lent to the peer right now, as a mask; and how many more are lent to it onwards.
     donors: AtomicU64,
+    onwards: AtomicU32,
     /// Donations in a row without one of the peer's own processors having been seen awake.
     streak: AtomicU32,
     /// How far the peer had come when it was last rung. While it is still there, once is enough.
@@ -138,6 +139,7 @@ impl Binding {
             offered: parts.offered,
             draining: parts.draining,
             donors: AtomicU64::new(0),
+            onwards: AtomicU32::new(0),
             streak: AtomicU32::new(0),
             rung_at: AtomicU64::new(NEVER_RUNG),
             backoff: Backoff::new(),
@@ -260,15 +262,23 @@ impl Binding {
         self.node.remove(self);
         self.serving.abort_all();
         self.fail_pending();
-        for seat in &self.landings {
-            let _ = seat.wake();
-        }
+        self.wake_landings();
         // Pairs with the fence in `hand_over`. A donor without a call that waits is woken by nothing else.
         fence(Ordering::SeqCst);
         self.node.call_back(self.donors.load(Ordering::Relaxed));
+        if self.onwards.load(Ordering::Relaxed) > 0 {
+            // Which of all landings it is need not be known: the others go back to sleep.
+            self.node.bindings().iter().for_each(|b| b.wake_landings());
+        }
         // The peer is told now, not when the last thread of ours lets go of this.
         let _ = shutdown(&self.socket, Shutdown::Both);
         self.ended.notify(usize::MAX);
+    }
+
+    fn wake_landings(&self) {
+        for seat in &self.landings {
+            let _ = seat.wake();
+        }
     }
 
     /// The peer is gone: what it had sent before still counts.

@@ -32,7 +32,7 @@ impl Idle for Node {
     fn scan(&self, worker: &Worker, busy: bool) -> bool {
         let found = self.scan_all();
         if busy {
-            self.see_to_urgent_calls(worker, None, |_| false);
+            self.see_to_urgent_calls(worker, None);
             spare::let_go_if_in_the_way();
             // A busy worker may not come to rest for long: who sleeps on our messages is rung now.
             self.expire(Nanos::coarse());

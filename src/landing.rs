@@ -2,18 +2,21 @@
 //!
 //! A **landing** comes up when a peer lends its processor: it serves the donor's messages, runs the
 //! tasks they become, and returns the processor when every message has its reply or nothing is ready
-//! (R21, R22). The **stand-in** of a process without processors comes up for everything else: a ring, a
+//! (R21, R22). While those wait for a third process it lends the processor onwards, there. The **stand-in** of a process without processors comes up for everything else: a ring, a
 //! due timer, a task woken by a foreign thread. Liveness never depends on a donation.
 
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::time::{Duration, Instant};
 
 use urpc_donate::policy::{Action, Here, Lent};
-use urpc_donate::{Arrival, GrantWords, Landing};
+use urpc_donate::{Arrival, Landing, Seat};
 use urpc_executor::{Executor, Worker};
 
 use crate::binding::{Binding, grant_words};
 use crate::idle::{forget_urgent_calls, scan_one};
+use crate::limits;
 use crate::node::Node;
 use crate::note::note;
 use crate::spare;
@@ -37,19 +40,29 @@ pub(crate) fn run(node: &Arc<Node>, binding: &Arc<Binding>, k: usize) {
             sequence,
             live,
             cpu,
-            ..
+            limit_us,
         } = landing.wait(words, seat, ticket)
         else {
-            continue; // woken: the channel is closed
+            continue; // woken: some channel is closed
         };
         // A grant is a claim: no more of them run at once than there are CPUs to run them on.
-        if live && let Some(_permit) = Permit::take(node) {
+        if live && let Some(permit) = Permit::take(node) {
             if node.parallel {
                 Node::with_affinity(|affinity| affinity.bind(cpu));
             }
             add(&binding.counters.donations_received, 1);
             note!(Arrive, binding);
-            serve(node, binding, words, sequence);
+            let limit = Duration::from_micros(limit_us.into()).min(node.config.grant_limit);
+            let grant = words.grant;
+            serve(&Held {
+                node,
+                owner: binding,
+                grant: urpc_donate::Held { grant, sequence },
+                seat,
+                until: Instant::now() + limit,
+                permit: RefCell::new(Some(permit)),
+                for_replies: Cell::new(0),
+            });
             note!(Return, binding);
         }
         add(&binding.counters.system_calls, 2);
@@ -59,41 +72,116 @@ pub(crate) fn run(node: &Arc<Node>, binding: &Arc<Binding>, k: usize) {
     Node::forget_bindings();
 }
 
-/// Runs with the donor's processor until it is to be returned.
-fn serve(node: &Arc<Node>, donor: &Arc<Binding>, words: GrantWords<'_>, sequence: u32) {
+/// A peer's processor, while it is here.
+pub(crate) struct Held<'a> {
+    node: &'a Arc<Node>,
+    owner: &'a Arc<Binding>,
+    pub(crate) grant: urpc_donate::Held<'a>,
+    /// Where its landing sleeps.
+    pub(crate) seat: &'a Seat,
+    /// For so long its owner means to wait.
+    until: Instant,
+    /// Gone if there was none any more when the landing woke from an onward grant.
+    permit: RefCell<Option<Permit<'a>>>,
+    /// So many tasks may run for the sake of the owner's replies.
+    for_replies: Cell<usize>,
+}
+
+impl Held<'_> {
+    /// True if it is this peer's.
+    pub(crate) fn is_from(&self, peer: &Arc<Binding>) -> bool {
+        Arc::ptr_eq(self.owner, peer)
+    }
+
+    /// What the policy is told when not all is served yet.
+    pub(crate) fn lent(&self) -> Lent {
+        Lent {
+            served: false,
+            wanted: self.owner.wants_attention() && !self.owner.presence().awake(),
+        }
+    }
+
+    /// Until when it may be lent onwards. Half of the time that is left: so it is back before its owner gives it
+    /// up, and the peer that kept it is the one that wasted it.
+    pub(crate) fn onwards_until(&self) -> Instant {
+        let now = Instant::now();
+        now + self.until.saturating_duration_since(now) / 2
+    }
+
+    /// It is lent onwards: another landing may run here meanwhile.
+    pub(crate) fn begin_rest(&self) {
+        self.permit.take();
+    }
+
+    /// It is back.
+    pub(crate) fn end_rest(&self) {
+        self.permit.replace(Permit::take(self.node));
+    }
+
+    fn may_run(&self) -> bool {
+        self.grant.is_live() && self.permit.borrow().is_some()
+    }
+
+    /// Asked between two tasks. Whether anything is ready is known after a look only. If nothing is, the processor
+    /// goes onwards or back, and `leave` rings who is still to be rung.
+    fn goes_on(&self, executor: &Executor) -> bool {
+        let mut served = self.owner.live() == 0 && !self.owner.channel.has_incoming();
+        let tasks = self.for_replies.get();
+        if served && tasks > 0 && executor.has_ready() {
+            self.for_replies.set(tasks - 1);
+            served = false;
+        }
+        let policy = &self.node.config.policy;
+        policy.decide(&borrowed(self.node, served), &[]) != Action::Return
+    }
+
+    /// Takes what the owner has sent; with nothing to do for it, lends the processor to whom that waits for.
+    fn scan(&self, worker: &Worker, executor: &Executor) -> bool {
+        let calls = self.owner.serving.count();
+        let found = scan_one(self.owner);
+        if found && self.owner.live() == 0 && self.owner.serving.count() == calls {
+            // Replies: what they woke is what the processor was lent for (R23). Which tasks that were is not
+            // known, so others may run in their place, but not more.
+            self.for_replies.set(limits::BATCH);
+        }
+        found || !executor.has_ready() && self.node.give_onwards(worker, self)
+    }
+}
+
+/// Runs with the owner's processor until it is to be returned.
+fn serve(held: &Held<'_>) {
+    let node = held.node;
     let Some(executor) = node.executor() else {
         return;
     };
-    let policy = &node.config.policy;
-    // Whether anything is ready is known after a look only. If nothing is, the processor goes back whatever
-    // the policy says, and `leave` rings who is still to be rung.
-    let goes_on = || {
-        let served = donor.live() == 0 && !donor.channel.has_incoming();
-        policy.decide(&borrowed(node, served), &[]) != Action::Return
-    };
-    let waits = |peer: &Arc<Binding>| Arc::ptr_eq(peer, donor);
     // The first look must come before the first question.
     let mut arrived = false;
     let mut bounds = Busy::default();
     node.work_while(
         &executor,
-        || Landing::holds(words, sequence) && (!std::mem::replace(&mut arrived, true) || goes_on()),
+        || held.may_run() && (!std::mem::replace(&mut arrived, true) || held.goes_on(&executor)),
         |worker| {
-            node.see_to_urgent_calls(worker, Some(Lent::default()), waits);
-            bounds.tick(node, waits);
-            scan_one(donor)
+            node.see_to_urgent_calls(worker, Some(held));
+            if executor.has_ready() {
+                // Else it goes on soon, with the processor or to leave: no ring needs to overtake it.
+                bounds.tick(node, |peer| held.is_from(peer));
+            }
+            held.scan(worker, &executor)
         },
     );
     // A donor that has gone on without its processor may rest by now, on the very replies that were
     // written here: then it is rung like any other.
-    leave(node, |peer| waits(peer) && Landing::holds(words, sequence));
+    leave(node, |peer| held.is_from(peer) && held.grant.is_live());
 }
 
 /// What the policy is told between two tasks on a processor that was lent.
 fn borrowed(node: &Node, served: bool) -> Here {
     Here {
         ready: true,
-        lent: Some(Lent { served }),
+        lent: Some(Lent {
+            served,
+            wanted: false,
+        }),
         may_lend: false,
         cpus: node.cpus,
         may_spin: false,
@@ -144,7 +232,7 @@ pub(crate) fn stand_in(node: &Arc<Node>) {
             &executor,
             || !node.stopping.load(Ordering::Relaxed),
             |worker| {
-                node.see_to_urgent_calls(worker, None, |_| false);
+                node.see_to_urgent_calls(worker, None);
                 bounds.tick(node, |_| false);
                 node.scan_all()
             },

@@ -107,6 +107,10 @@ impl Services {
         all.map(|p| (p.name.clone(), p.signature.clone())).collect()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.procedures.is_empty()
+    }
+
     /// Runs `request`, or turns it into a task.
     #[inline(always)]
     pub(crate) fn dispatch(&self, request: Request) {

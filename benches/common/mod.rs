@@ -2,6 +2,7 @@
 // Each bench uses its part of it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod around;
 pub mod base;
 pub mod child;
 pub mod pair;
@@ -17,6 +18,7 @@ pub fn played_a_role() -> bool {
     match words[..] {
         ["raw", path, cpu] => base::raw_child(path, cpu),
         ["handover", path, cpu, ping, socket] => base::handover_child(path, cpu, ping, socket),
+        ["passer", name, next] => around::passer_child(name, next),
         ["server", name, processors] => pair::server_child(name, processors),
         _ => panic!("no role {role:?}"),
     }

@@ -5,19 +5,21 @@
 //! policy of the paper, [`Optimistic`], answers with the first row that fits. A peer is *underpowered* if
 //! it has messages that it has not read and no processor awake to read them. It can be *served* if this
 //! thread may lend, a landing of the peer is free, back-off does not bar it, and nothing is due here before
-//! the processor could be back ([`WORTH`]).
+//! the processor could be back ([`WORTH`]). A processor that was lent to this process may be lent *onwards*;
+//! what is due then is its owner's wish to have it back.
 //!
 //! | what the worker sees | action | the paper |
 //! | --- | --- | --- |
 //! | the processor is lent to this process, and all messages of its owner have replies | `Return` | "return the processor when all outstanding messages from the client have generated replies" |
 //! | the peer of an urgent call is underpowered | `Donate` though tasks are ready; `Ring` if it cannot be served | "URPC allows the client's address space to force a processor reallocation to the server's, even though there might still be runnable threads in the client's" |
 //! | a task is ready here | `Run` | "it can be delayed by scheduling within an address space for as long as possible" |
+//! | the processor is lent to this process, and its owner is underpowered | `Return` | "or when the server determines that the client has become 'underpowered' (there are outstanding messages back to the client, and one of the server's processors is idle)" |
 //! | a peer is underpowered, cannot be served, and was not rung | `Ring` | "there is no guarantee that the application will voluntarily return the processor": a donation is an optimisation, liveness is not |
-//! | a peer is underpowered, and can be served | `Donate`, to the one unserved for longest | "When an idle processor discovers an underpowered address space, it invokes a procedure called *Processor.Donate*" |
+//! | a peer is underpowered, and can be served | `Donate`, to the one unserved for longest | "When an idle processor discovers an underpowered address space, it invokes a procedure called *Processor.Donate*"; whose processor it is makes no difference: what its owner waits for waits for that peer |
 //! | the same, again and again ([`PATIENCE`]), and it has processors of its own | `Donate` and ring | "The server has, or will soon have, a processor with which it can service a message": this makes it true |
 //! | something is outstanding, and there is some of the spin budget left | `Scan` | "Processors scan for incoming messages only when they would otherwise be idle" |
 //! | a peer has unread messages, some processor of it rests, and it was not rung | `Ring` | "if the workload between them is imbalanced": the one that is awake may be stuck |
-//! | the processor is lent to this process | `Return` | "or when the server determines that the client has become 'underpowered' (there are outstanding messages back to the client, and one of the server's processors is idle)" |
+//! | the processor is lent to this process | `Return` | "After these have been processed, the processor is returned to the client address space" |
 //! | else | `Rest`, until the next thing is due | |
 //!
 //! An application may put a [`Policy`] of its own in the place of this one.
@@ -85,8 +87,10 @@ impl PeerView {
 /// This processor is another process's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lent {
-    /// All messages of its owner have replies.
+    /// All messages of its owner have replies, and what was woken by the replies among them has run.
     pub served: bool,
+    /// Its owner is itself underpowered: it has messages from here, and no processor for them but this one.
+    pub wanted: bool,
 }
 
 /// What a worker sees at home.
@@ -96,13 +100,14 @@ pub struct Here {
     pub ready: bool,
     /// The processor is another process's.
     pub lent: Option<Lent>,
-    /// This thread has a processor of its own, which it can lend.
+    /// This thread has a processor that it can lend: one of its own, or one that was lent to it.
     pub may_lend: bool,
     /// How many CPUs this process may use: with more than one, a peer can run while we do.
     pub cpus: usize,
     /// There is some of the spin budget left.
     pub may_spin: bool,
-    /// When the next timer or deadline here is due, if there is any.
+    /// When the next timer or deadline here is due, if there is any; and when a processor that was lent should
+    /// be back from where it is lent onwards.
     pub due_in: Option<Duration>,
 }
 
@@ -138,12 +143,13 @@ pub enum Action {
 }
 
 /// Decides what a worker does when it has nothing to run, when a call is urgent, and, on a processor that was
-/// lent, between any two tasks; then `peers` is empty.
+/// lent, between any two tasks; then `peers` is empty. The owner of a processor that was lent is not among the
+/// peers that it is shown with, or is there as one that needs nothing.
 ///
 /// It is called from all workers at once, and must neither block nor panic. Whatever it answers, nothing breaks
 /// for others: an answer that cannot be carried out is a look around or a rest; an idle processor rings whoever
 /// may sleep on messages of this process, if the policy has not, and sleeps no longer than until the next timer;
-/// a processor that was lent goes back when nothing is ready.
+/// a processor that was lent goes back when nothing is ready, unless it is lent onwards.
 ///
 /// ```
 /// use urpc_donate::policy::{Action, Here, Optimistic, PeerView, Policy};
@@ -187,6 +193,9 @@ impl Policy for Optimistic {
         }
         if here.ready {
             return Action::Run;
+        }
+        if here.lent.is_some_and(|lent| lent.wanted) {
+            return Action::Return;
         }
         if let Some(action) = reallocate(here, peers, |_| true) {
             return action;

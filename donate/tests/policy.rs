@@ -11,8 +11,11 @@ fn here(rng: &mut Rng) -> Here {
     let lent = rng.u8(..3) == 0;
     Here {
         ready: rng.u8(..3) == 0,
-        lent: lent.then(|| Lent { served: rng.bool() }),
-        may_lend: !lent && rng.u8(..4) > 0,
+        lent: lent.then(|| Lent {
+            served: rng.u8(..4) == 0,
+            wanted: rng.u8(..4) == 0,
+        }),
+        may_lend: rng.u8(..4) > 0,
         cpus: rng.usize(1..4),
         may_spin: rng.bool(),
         due_in: match rng.u8(..4) {
@@ -47,6 +50,8 @@ fn peer(rng: &mut Rng) -> PeerView {
 fn check(here: &Here, peers: &[PeerView], action: Action) {
     let needy = || peers.iter().filter(|peer| peer.is_underpowered());
     let in_hand = here.lent.is_some_and(|lent| lent.served);
+    let wanted = here.lent.is_some_and(|lent| lent.wanted) && !here.ready;
+    let urgent = |i: usize| peers[i].urgent;
     match action {
         Action::Run => {
             assert!(here.ready && !in_hand);
@@ -59,6 +64,7 @@ fn check(here: &Here, peers: &[PeerView], action: Action) {
             assert!(here.may_lend && lucky.landing_free && !lucky.barred);
             assert!(lucky.is_underpowered() && here.can_serve(lucky));
             assert!(!here.ready || lucky.urgent, "there is work here");
+            assert!(!in_hand && (!wanted || urgent(to)), "its owner waits");
             let others = needy().filter(|peer| peer.urgent || !lucky.urgent);
             let longest = others.filter(|peer| here.can_serve(peer));
             let longest = longest.map(|peer| peer.unserved).max();
@@ -69,8 +75,10 @@ fn check(here: &Here, peers: &[PeerView], action: Action) {
         Action::Ring(i) => {
             assert!(peers[i].needs_a_ring());
             assert!(!here.ready || peers[i].urgent, "there is work here");
+            assert!(!in_hand && (!wanted || urgent(i)), "its owner waits");
         }
-        Action::Return if in_hand => {}
+        // It works on elsewhere.
+        Action::Return if in_hand || wanted => {}
         Action::Scan | Action::Return | Action::Rest(_) => {
             assert!(!here.ready, "there is work here");
             // It could lend to one, or it could ring one.

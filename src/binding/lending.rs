@@ -107,17 +107,24 @@ impl Binding {
         (&self.lenders[k], grant_words(words))
     }
 
-    /// Processor `id` is about to be lent to the peer. False if the channel is closed: [`close`](Self::close)
-    /// would not wake its worker any more. Followed by [`take_back`](Self::take_back) in either case.
-    pub(crate) fn hand_over(&self, id: usize) -> bool {
-        self.donors.fetch_or(1 << id, Ordering::Relaxed);
+    /// Processor `id`, or one that was lent to us, is about to be lent to the peer. False if the channel is
+    /// closed: [`close`](Self::close) would not wake its worker any more. Followed by
+    /// [`take_back`](Self::take_back) in either case.
+    pub(crate) fn hand_over(&self, id: Option<usize>) -> bool {
+        match id {
+            Some(id) => drop(self.donors.fetch_or(1 << id, Ordering::Relaxed)),
+            None => drop(self.onwards.fetch_add(1, Ordering::Relaxed)),
+        }
         // Pairs with the fence in `close`: either that sees this donor, or we see that it is closed.
         fence(Ordering::SeqCst);
         !self.is_closed()
     }
 
-    pub(crate) fn take_back(&self, id: usize) {
-        self.donors.fetch_and(!(1 << id), Ordering::Relaxed);
+    pub(crate) fn take_back(&self, id: Option<usize>) {
+        match id {
+            Some(id) => drop(self.donors.fetch_and(!(1 << id), Ordering::Relaxed)),
+            None => drop(self.onwards.fetch_sub(1, Ordering::Relaxed)),
+        }
     }
 
     /// A processor is about to be lent. What is returned is for [`end_donation`](Self::end_donation).

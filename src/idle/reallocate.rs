@@ -11,12 +11,15 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use urpc_donate::Outcome;
-use urpc_donate::policy::{Action, Here, Lent, PeerView};
+use urpc_donate::policy::{Action, Here, PeerView};
 use urpc_executor::Worker;
 
+use super::scan_one;
 use crate::binding::Binding;
+use crate::landing::Held;
 use crate::node::Node;
 use crate::note::note;
+use crate::spare;
 use crate::stats::add;
 use crate::wire::Nanos;
 
@@ -31,6 +34,8 @@ thread_local! {
 pub(super) enum Left {
     /// Something may have changed.
     Look,
+    /// The processor was lent, and is back.
+    Lent,
     /// Sleep, no longer than so.
     Rest(Option<Duration>),
 }
@@ -43,30 +48,55 @@ pub(crate) fn forget_urgent_calls() {
 impl Node {
     /// Announced, and nothing to do here: lend the processor, or ring who needs it.
     pub(super) fn give_away(&self, worker: &Worker, ticket: u32) -> Left {
-        let here = self.here(worker, false, None);
-        self.reallocate(worker, ticket, here, &self.local_bindings(), false)
+        let here = self.here(worker, None, false);
+        self.reallocate(worker, None, ticket, here, &self.local_bindings())
     }
 
-    /// What there is to be told of this processor.
-    fn here(&self, worker: &Worker, ready: bool, lent: Option<Lent>) -> Here {
-        let due = self.next_event(worker);
+    /// Nothing to do on the processor that is `held` here: lend it onwards, or ring who needs one. True if there
+    /// is something to do now.
+    pub(crate) fn give_onwards(&self, worker: &Worker, held: &Held<'_>) -> bool {
+        let peers = self.local_bindings();
+        if peers.len() < 2 {
+            return false; // there is nobody but its owner
+        }
+        let ticket = held.seat.ticket();
+        spare::let_go();
+        self.settle();
+        if worker.executor().has_ready() {
+            return true; // who waited for an id, say; nobody else was told
+        }
+        // Pairs with the fences of those who rest, as in `ring_sleepers`. That this landing rests itself is
+        // announced to nobody: nobody counts on it.
+        fence(Ordering::SeqCst);
+        let here = self.here(worker, Some(held), false);
+        let left = self.reallocate(worker, Some(held), ticket, here, &peers);
+        matches!(left, Left::Lent)
+    }
+
+    /// What there is to be told of this processor, which is this worker's own or is `held`.
+    fn here(&self, worker: &Worker, held: Option<&Held<'_>>, ready: bool) -> Here {
+        let due = match held {
+            None => self.next_event(worker),
+            Some(held) => Some(held.onwards_until()),
+        };
         Here {
             ready,
-            lent,
-            may_lend: self.lends && worker.id().is_some(),
+            lent: held.map(Held::lent),
+            may_lend: self.lends && (worker.id().is_some() || held.is_some()),
             cpus: self.cpus,
             may_spin: false,
             due_in: due.map(|at| at.saturating_duration_since(Instant::now())),
         }
     }
 
+    /// With tasks ready, the calls to these peers are urgent.
     fn reallocate(
         &self,
         worker: &Worker,
+        held: Option<&Held<'_>>,
         ticket: u32,
         here: Here,
         peers: &[Arc<Binding>],
-        urgent: bool,
     ) -> Left {
         let mut views = VIEWS.take();
         let mut left = Left::Look;
@@ -77,9 +107,13 @@ impl Node {
             } else {
                 Nanos::coarse()
             };
-            let view = |peer: &Arc<Binding>| PeerView {
-                urgent,
-                ..peer.view(now)
+            let view = |peer: &Arc<Binding>| match held {
+                // It gets its processor back.
+                Some(held) if held.is_from(peer) => PeerView::default(),
+                _ => PeerView {
+                    urgent: here.ready,
+                    ..peer.view(now)
+                },
             };
             views.clear();
             views.extend(peers.iter().map(view));
@@ -94,7 +128,8 @@ impl Node {
                     if ring {
                         peers[to].ring();
                     }
-                    if self.donate(worker, &peers[to], ticket, here.due_in) {
+                    if self.donate(worker, held, &peers[to], ticket, here.due_in) {
+                        left = Left::Lent;
                         break;
                     }
                     if !peers[to].is_rung() {
@@ -124,29 +159,34 @@ impl Node {
         left
     }
 
-    /// Lends this worker's processor to `peer` until it comes back, or something is due here. False if no
-    /// landing was free.
+    /// Lends this worker's processor, or the one that is `held`, to `peer` until it comes back, or something is
+    /// due here. False if no landing was free.
     fn donate(
         &self,
         worker: &Worker,
+        held: Option<&Held<'_>>,
         peer: &Arc<Binding>,
         ticket: u32,
         due_in: Option<Duration>,
     ) -> bool {
-        let (Some(id), Some(k)) = (worker.id(), peer.free_landing()) else {
+        let id = worker.id();
+        let seat = id.map(|id| &self.seats[id]);
+        let (Some(seat), Some(k)) = (held.map(|held| held.seat).or(seat), peer.free_landing())
+        else {
             return false;
         };
-        let seat = &self.seats[id];
         let begun = Instant::now();
         let limit = self.config.grant_limit;
-        let until = begun + due_in.map_or(limit, |due| due.min(limit));
+        let stay = due_in.map_or(limit, |due| due.min(limit));
         let cpu = urpc_donate::current_cpu();
         if self.parallel {
             // So that the kernel does not take this thread elsewhere when it wakes.
             Node::with_affinity(|affinity| affinity.bind(cpu));
         }
         // Whoever else sleeps on messages of ours must not have to wait until this processor is back.
-        self.ring_sleepers(|other| Arc::ptr_eq(other, peer));
+        self.ring_sleepers(|other| {
+            Arc::ptr_eq(other, peer) || held.is_some_and(|held| held.is_from(other))
+        });
         let before = peer.begin_donation();
         let (lender, words) = peer.lender(k);
         let returned = peer.channel.inbox().returned(k);
@@ -155,18 +195,34 @@ impl Node {
             return true; // it has just been closed: as if it were back already
         }
         worker.set_lent(true);
+        if let Some(held) = held {
+            held.begin_rest();
+        }
         note!(let lent);
-        let grant = lender.lend(words, returned, cpu, limit);
+        let grant = lender.lend(words, returned, cpu, stay);
         let outcome = grant.map(|grant| {
             note!(Donate at lent, peer);
-            lender.wait(grant, words, returned, seat, ticket, until)
+            let grant = match held {
+                None => grant,
+                Some(held) => grant.under(held.grant),
+            };
+            lender.wait(grant, words, returned, seat, ticket, begun + stay)
         });
+        if let Some(held) = held {
+            held.end_rest();
+        }
         worker.set_lent(false);
         peer.take_back(id);
         let Some(outcome) = outcome else {
             return false;
         };
-        peer.end_donation(before, outcome, begun, limit);
+        // What is lent onwards has no timer of ours to be back for: it was wasted if it stayed for all its time.
+        peer.end_donation(
+            before,
+            outcome,
+            begun,
+            if held.is_some() { stay } else { limit },
+        );
         let counters = &peer.counters;
         add(&counters.donations_given, 1);
         add(&counters.crossings, 2);
@@ -179,7 +235,11 @@ impl Node {
             Outcome::Woken | Outcome::Limit => {
                 note!(Reclaim, peer);
                 add(&counters.donations_reclaimed, 1);
+                add(&counters.system_calls, 1);
             }
+        }
+        if held.is_some() {
+            scan_one(peer); // a landing looks at its donor's channel only, but this is what it has waited for
         }
         true
     }
@@ -209,34 +269,31 @@ impl Node {
         urpc_executor::look_around_next();
     }
 
-    /// Gives the peers of urgent calls what they need; a donor that `waits` for its processor gets that
-    /// back instead.
-    pub(crate) fn see_to_urgent_calls(
-        &self,
-        worker: &Worker,
-        lent: Option<Lent>,
-        waits: impl Fn(&Arc<Binding>) -> bool,
-    ) {
+    /// Gives the peers of urgent calls what they need; the owner of a processor that is `held` gets that back
+    /// instead.
+    pub(crate) fn see_to_urgent_calls(&self, worker: &Worker, held: Option<&Held<'_>>) {
         let mut peers = URGENT.take();
         if peers.is_empty() {
             URGENT.set(peers);
             return;
         }
+        let waits = |peer: &Arc<Binding>| held.is_some_and(|held| held.is_from(peer));
         peers.retain(|peer| !waits(peer) && !peer.is_closed());
         if let Some(id) = worker.id() {
             let ticket = self.seats[id].ticket();
             worker.announce_rest();
             self.presence().announce_rest();
             self.last_look();
-            let here = self.here(worker, true, lent);
-            self.reallocate(worker, ticket, here, &peers, true);
+            let here = self.here(worker, None, true);
+            self.reallocate(worker, None, ticket, here, &peers);
             self.presence().retract_rest();
             worker.retract_rest();
         } else {
-            // Pairs as in `ring_sleepers`. A borrowed processor is not ours to lend.
+            let ticket = held.map_or(0, |held| held.seat.ticket());
+            // Pairs as in `ring_sleepers`.
             fence(Ordering::SeqCst);
-            let here = self.here(worker, true, lent);
-            self.reallocate(worker, 0, here, &peers, true);
+            let here = self.here(worker, held, true);
+            self.reallocate(worker, held, ticket, here, &peers);
         }
         peers.clear();
         // Calls that were begun by that last look come with the next one.

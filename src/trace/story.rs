@@ -142,11 +142,16 @@ fn lanes(events: &[&Event]) -> (Vec<Lane>, Vec<usize>) {
     (lanes.collect(), lane_of)
 }
 
+/// If this is a return: on a landing, and to its donor. What it had lent onwards comes back as to a worker.
+fn leaves_landing(event: &Event) -> bool {
+    matches!(event.processor, Processor::Landing { peer, .. } if event.peer == Some(peer))
+}
+
 fn spans(events: &[&Event], lane_of: &[usize]) -> Vec<Span> {
     let mut open: BTreeMap<(usize, u8), Span> = BTreeMap::new();
     let mut spans = Vec::new();
     for (i, event) in events.iter().enumerate() {
-        let landing = matches!(event.processor, Processor::Landing { .. });
+        let landing = leaves_landing(event);
         let (state, begins) = match event.what {
             What::Donate => (State::Lent, true),
             What::Return if !landing => (State::Lent, false),
@@ -187,7 +192,7 @@ fn arrows(events: &[&Event]) -> Vec<Arrow> {
     let mut on_the_way: HashMap<(u32, u32, Option<u32>, u8), VecDeque<usize>> = HashMap::new();
     let mut arrows = Vec::new();
     for (i, event) in events.iter().enumerate() {
-        let landing = matches!(event.processor, Processor::Landing { .. });
+        let landing = leaves_landing(event);
         let (sent, leaves) = match event.what {
             What::Call => (Sent::Call, true),
             What::Receive => (Sent::Call, false),

@@ -87,7 +87,10 @@ fn a_task_that_is_ready_comes_before_a_peer_unless_a_call_is_urgent() {
 fn a_processor_that_was_lent_goes_back_when_all_is_served_or_nothing_is_ready() {
     let landing = |served, ready| Here {
         ready,
-        lent: Some(Lent { served }),
+        lent: Some(Lent {
+            served,
+            wanted: false,
+        }),
         may_lend: false,
         may_spin: false,
         ..HERE
@@ -97,6 +100,34 @@ fn a_processor_that_was_lent_goes_back_when_all_is_served_or_nothing_is_ready() 
     assert_eq!(decide(landing(false, false), &[]), Action::Return);
     let sleeps = [peer(0, 0)];
     assert_eq!(decide(landing(false, false), &sleeps), Action::Ring(0));
+}
+
+#[test]
+fn a_processor_that_was_lent_goes_onwards_unless_its_owner_wants_it() {
+    let landing = |ready, wanted| Here {
+        ready,
+        lent: Some(Lent {
+            served: false,
+            wanted,
+        }),
+        may_spin: false,
+        due_in: Some(WORTH),
+        ..HERE
+    };
+    let peers = [peer(0, 0)];
+    assert_eq!(decide(landing(false, false), &peers), donate(0));
+    assert_eq!(decide(landing(true, false), &peers), Action::Run);
+    assert_eq!(decide(landing(false, true), &peers), Action::Return);
+    assert_eq!(decide(landing(true, true), &peers), Action::Run);
+    let late = Here {
+        due_in: Some(WORTH / 2),
+        ..landing(false, false)
+    };
+    assert_eq!(
+        decide(late, &peers),
+        Action::Ring(0),
+        "it would hardly arrive"
+    );
 }
 
 #[test]

@@ -89,6 +89,15 @@ impl Process {
     }
 }
 
+/// Who lends a processor to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Donor {
+    /// A worker its own.
+    Worker(usize),
+    /// The landing for this process the one it has: onwards.
+    Landing(usize),
+}
+
 /// The landing at the end of a link.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum Landing {
@@ -97,12 +106,14 @@ pub(crate) enum Landing {
     Free,
     /// It runs, or is about to.
     Up {
-        /// Whose processor it has.
-        worker: usize,
+        /// Who lent it the processor.
+        from: Donor,
         /// It has not been reclaimed.
         live: bool,
         /// There was a first look.
         looked: bool,
+        /// It has lent the processor onwards, to this process.
+        onwards: Option<usize>,
     },
 }
 
@@ -134,24 +145,32 @@ impl Link {
         self.byte = true;
     }
 
-    pub(crate) fn grant(&mut self, worker: usize, now: u64) {
+    pub(crate) fn grant(&mut self, from: Donor, now: u64) {
         self.streak += 1;
         self.granted = (self.progress, now);
         self.landing = Landing::Up {
-            worker,
+            from,
             live: true,
             looked: false,
+            onwards: None,
         };
     }
 
-    /// The processor of this worker is lent here.
-    pub(crate) fn holds(&self, w: usize) -> bool {
-        matches!(self.landing, Landing::Up { worker, live: true, .. } if worker == w)
+    /// This donor's processor is lent here.
+    pub(crate) fn holds(&self, donor: Donor) -> bool {
+        matches!(self.landing, Landing::Up { from, live: true, .. } if from == donor)
     }
 
     pub(crate) fn look(&mut self) {
         if let Landing::Up { looked, .. } = &mut self.landing {
             *looked = true;
+        }
+    }
+
+    /// The landing lends its processor on, or, with `None`, has it back.
+    pub(crate) fn set_onwards(&mut self, to: Option<usize>) {
+        if let Landing::Up { onwards, .. } = &mut self.landing {
+            *onwards = to;
         }
     }
 
