@@ -105,9 +105,8 @@ impl Idle for Node {
 
     fn leave(&self, _worker: &Worker) {
         note!(on Outside);
-        if !self.config.pin.is_empty() {
-            Node::with_affinity(|affinity| affinity.let_go());
-        }
+        // The thread may be the application's; and the next worker's may be started from here.
+        Node::with_affinity(|affinity| affinity.let_go());
         Node::set_working(None);
         Node::set_current(None);
         Node::forget_bindings();
