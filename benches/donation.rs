@@ -14,6 +14,8 @@ use common::around::Around;
 use common::base::{Handover, Ping};
 use common::pair::Pair;
 use common::report::{Args, Base, Figure, Report};
+use common::stopped::Stopped;
+use common::tokio::Tokio;
 
 /// Callers at a time.
 const CALLERS: [u32; 7] = [1, 2, 4, 8, 16, 32, 64];
@@ -27,6 +29,10 @@ const SYSTEM_CALLS: f64 = 4.0;
 const PAUSE: Duration = Duration::from_millis(10);
 /// First calls after a pause, in one round.
 const FIRST: u32 = 30;
+/// When a donor takes its processor back: the default.
+const GRANT_LIMIT: Duration = Duration::from_millis(5);
+/// Donees stopped, in one round.
+const STOPS: u32 = 100;
 
 fn main() {
     if common::played_a_role() {
@@ -71,28 +77,77 @@ fn main() {
         report.step();
     }
 
-    for s in [0, 1] {
-        let name = format!("first-after-10ms S={s}");
-        if !args.wants(&name) {
-            continue;
-        }
-        report.begin(&name);
-        let pair = Pair::start(1, s);
-        pair.first_after(PAUSE, 3);
-        let samples = args.count(FIRST).max(7);
-        let figures: Vec<_> = (0..args.rounds())
-            .map(|_| {
-                let before = bare.measure_after(PAUSE, samples);
-                let value = pair.first_after(PAUSE, samples);
-                let after = bare.measure_after(PAUSE, samples);
-                let base = (before + after) / 2.0;
-                Figure { value, base }
-            })
-            .collect();
-        report.add(&name, "ns", Base::Handover, &figures);
-        report.step();
-    }
+    first_calls(&mut report, &args, &mut bare);
+    resumes(&mut report, &args);
     report.end(&args);
+}
+
+/// The call after a pause, beside a hand-over after the same pause; and how much longer others take for theirs.
+fn first_calls(report: &mut Report, args: &Args, bare: &mut Handover) {
+    const HOW: [&str; 4] = ["S=0", "S=1", "tokio pinned", "tokio free"];
+    let (ours, others) = (0..2, 2..4);
+    let names = HOW.map(|how| format!("first-after-10ms {how}"));
+    if !names.iter().any(|name| args.wants(name)) {
+        return;
+    }
+    report.begin("first-after-10ms");
+    let pairs = [Pair::start(1, 0), Pair::start(1, 1)];
+    let mut tokios = [Tokio::start(true), Tokio::start(false)];
+    let mut rounds: [Vec<Figure>; HOW.len()] = Default::default();
+    let samples = args.count(FIRST).max(7);
+    for _ in 0..args.rounds() {
+        for (i, round) in rounds.iter_mut().enumerate() {
+            // All the others sleep meanwhile.
+            let before = bare.measure_after(PAUSE, samples);
+            let value = match pairs.get(i) {
+                Some(pair) => pair.first_after(PAUSE, samples),
+                None => tokios[i - pairs.len()].first_after(PAUSE, samples),
+            };
+            let after = bare.measure_after(PAUSE, samples);
+            let base = (before + after) / 2.0;
+            round.push(Figure { value, base });
+        }
+    }
+    for (name, round) in names.iter().zip(&rounds) {
+        report.add(name, "ns", Base::Handover, round);
+    }
+    for i in others {
+        for j in ours.clone() {
+            let beside = |(theirs, ours): (&Figure, &Figure)| Figure {
+                value: theirs.value,
+                base: ours.value,
+            };
+            let figures: Vec<_> = rounds[i].iter().zip(&rounds[j]).map(beside).collect();
+            let name = format!("{} beside {}", names[i], HOW[j]);
+            report.add(&name, "ns", Base::Other(HOW[j]), &figures);
+        }
+    }
+    report.step();
+}
+
+/// How soon a donor goes on whose donee was stopped: in most cases, and in 99 of 100.
+fn resumes(report: &mut Report, args: &Args) {
+    let name = "resume after SIGSTOP";
+    if !args.wants(name) {
+        return;
+    }
+    report.begin(name);
+    let stopped = Stopped::start(GRANT_LIMIT);
+    let mut columns: [Vec<Figure>; 2] = Default::default();
+    for _ in 0..args.rounds() {
+        let mut all: Vec<f64> = (0..args.count(STOPS)).map(|_| stopped.resume()).collect();
+        all.sort_by(f64::total_cmp);
+        let values = [all[all.len() / 2], all[(all.len() * 99).div_ceil(100) - 1]];
+        for (column, value) in columns.iter_mut().zip(values) {
+            let base = GRANT_LIMIT.as_nanos() as f64;
+            column.push(Figure { value, base });
+        }
+    }
+    for (column, suffix) in columns.iter().zip(["", ", 99 of 100"]) {
+        let base = Base::Other("grant limit");
+        report.add(&format!("{name}{suffix}"), "ns", base, column);
+    }
+    report.step();
 }
 
 /// A value between two measurements of the base.

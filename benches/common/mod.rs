@@ -8,6 +8,8 @@ pub mod child;
 pub mod pair;
 pub mod report;
 pub mod shared;
+pub mod stopped;
+pub mod tokio;
 
 /// Plays the role this process was started in. False if it was started by a person.
 pub fn played_a_role() -> bool {
@@ -20,6 +22,9 @@ pub fn played_a_role() -> bool {
         ["handover", path, cpu, ping, socket] => base::handover_child(path, cpu, ping, socket),
         ["passer", name, next] => around::passer_child(name, next),
         ["server", name, processors] => pair::server_child(name, processors),
+        ["stopped", name, path] => stopped::stopped_child(name, path),
+        ["tokio", name] => tokio::tokio_child(name, None),
+        ["tokio", name, cpu] => tokio::tokio_child(name, Some(cpu)),
         _ => panic!("no role {role:?}"),
     }
     true

@@ -48,6 +48,8 @@ impl Args {
 pub enum Base {
     Raw,
     Handover,
+    /// What this names, measured in the same round.
+    Other(&'static str),
 }
 
 impl Base {
@@ -55,6 +57,7 @@ impl Base {
         match self {
             Self::Raw => "raw",
             Self::Handover => "handover",
+            Self::Other(name) => name,
         }
     }
 }
