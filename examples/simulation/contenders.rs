@@ -31,7 +31,7 @@ pub(crate) struct Contender {
 }
 
 /// This library's first, and then the others.
-pub(crate) const ALL: [Contender; 5] = [
+pub(crate) const ALL: [Contender; 6] = [
     Contender {
         name: "urpc",
         about: "the policy of this library",
@@ -49,6 +49,15 @@ pub(crate) const ALL: [Contender; 5] = [
         spins: true,
         eager: Eager::No,
         landings: Landings::AreMoved,
+    },
+    Contender {
+        name: "urpc, spin 0",
+        about: "the policy of this library where idle processors do not spin (`Builder::spin`)",
+        policy: &Optimistic,
+        lends: true,
+        spins: false,
+        eager: Eager::No,
+        landings: Landings::Follow,
     },
     Contender {
         name: "never donate",

@@ -1,4 +1,4 @@
-//! Who should get an idle processor? Five answers, simulated on up to 64 CPUs and 1,000 address spaces.
+//! Who should get an idle processor? Six answers, simulated on up to 64 CPUs and 1,000 address spaces.
 //!
 //! A deterministic simulation: the same seed gives the same numbers on every machine. The policy in it is the real
 //! one (`urpc::policy`), as are its back-off and its bounds; what things cost was measured (`costs.rs`); threads

@@ -10,10 +10,11 @@ use crate::tally::Tally;
 
 const SIZE: (u32, u32) = (1200, 960);
 
-/// Blue, sky, orange, green, red: told apart by most eyes, also in grey.
-const COLOURS: [RGBColor; 5] = [
+/// Blue, sky, violet, orange, green, red: told apart by most eyes, also in grey.
+const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 90, 160),
     RGBColor(86, 180, 233),
+    RGBColor(120, 80, 170),
     RGBColor(230, 140, 0),
     RGBColor(0, 140, 100),
     RGBColor(190, 40, 60),
@@ -33,6 +34,8 @@ struct Panel {
     value: fn(&Tally) -> f64,
     /// The scale of the y axis goes by factors.
     factors: bool,
+    /// The one for all panels is here.
+    legend: bool,
 }
 
 const PANELS: [Panel; 4] = [
@@ -44,6 +47,7 @@ const PANELS: [Panel; 4] = [
         y: "99 of 100 calls take at most, µs",
         value: |tally| tally.quantile_us(0.99),
         factors: true,
+        legend: true,
     },
     Panel {
         title: "1,000 address spaces, bursts of up to 8 calls",
@@ -53,15 +57,17 @@ const PANELS: [Panel; 4] = [
         y: "99 of 100 calls take at most, µs",
         value: |tally| tally.quantile_us(0.99),
         factors: true,
+        legend: false,
     },
     Panel {
-        title: "1,000 address spaces, single calls",
+        title: "1,000 address spaces, single calls: processors wasted",
         kind: Kind::Singles,
         of: "",
         x: "load, % of 64 CPUs",
         y: "idle while work waits, % of CPU time",
         value: Tally::wasted_share,
         factors: false,
+        legend: false,
     },
     Panel {
         title: "One client, a server without processors, 2 CPUs",
@@ -71,6 +77,7 @@ const PANELS: [Panel; 4] = [
         y: "time per call, µs",
         value: |tally| 1e3 / tally.rate(),
         factors: true,
+        legend: false,
     },
 ];
 
@@ -143,6 +150,7 @@ macro_rules! finish {
             .axis_desc_style(("sans-serif", 15))
             .light_line_style(WHITE.mix(0.0))
             .x_label_formatter(&|x| format!("{x:.0}"))
+            .y_labels(6)
             .y_label_formatter(&|y| label(*y))
             .draw()?;
         for ((contender, colour), line) in contenders::ALL.iter().zip(COLOURS).zip(&$lines) {
@@ -153,13 +161,15 @@ macro_rules! finish {
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], style));
             $chart.draw_series(line.iter().map(|&at| Circle::new(at, 3, colour.filled())))?;
         }
-        $chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.85))
-            .border_style(BLACK.mix(0.3))
-            .label_font(("sans-serif", 14))
-            .draw()?;
+        if $panel.legend {
+            $chart
+                .configure_series_labels()
+                .position(SeriesLabelPosition::UpperLeft)
+                .background_style(WHITE.mix(0.85))
+                .border_style(BLACK.mix(0.3))
+                .label_font(("sans-serif", 14))
+                .draw()?;
+        }
     }};
 }
 use finish;

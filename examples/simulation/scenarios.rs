@@ -70,7 +70,7 @@ pub(crate) fn all(seed: u64, quick: bool) -> Vec<Scenario> {
             for t in CALLERS {
                 let load = pair(t, s, cpus, milliseconds(50, quick));
                 let name = format!("S={s}, {cpus} CPUs, T={t}");
-                add(Kind::Pair, name, t as f64, [1, 8, 64].contains(&t), load);
+                add(Kind::Pair, name, t as f64, [1, 64].contains(&t), load);
             }
         }
     }
