@@ -39,7 +39,7 @@ fn main() {
         return;
     }
     let args = Args::parse();
-    let mut report = Report::new(CALLERS.len() + 9);
+    let mut report = Report::new(CALLERS.len() + 7);
     let mut bare = Handover::start(Ping::Futex);
 
     let others = [

@@ -35,9 +35,11 @@ impl World<'_> {
     }
 
     fn lent(&self, landing: usize) -> Lent {
-        let link = &self.links[self.landings[landing].link];
+        let link = self.landings[landing].link;
+        let (from_owner, to_owner) = (&self.links[link], &self.links[link ^ 1]);
         Lent {
-            served: link.live == 0 && link.messages.is_empty(),
+            served: from_owner.live == 0 && from_owner.messages.is_empty(),
+            wanted: !to_owner.messages.is_empty() && !self.spaces[to_owner.to].presence().awake(),
         }
     }
 
