@@ -2,8 +2,9 @@
 //!
 //! A **landing** comes up when a peer lends its processor: it serves the donor's messages, runs the
 //! tasks they become, and returns the processor when every message has its reply or nothing is ready
-//! (R21, R22). While those wait for a third process it lends the processor onwards, there. The **stand-in** of a process without processors comes up for everything else: a ring, a
-//! due timer, a task woken by a foreign thread. Liveness never depends on a donation.
+//! (R21, R22). While those wait for a third process it lends the processor onwards, there. The **stand-in** of
+//! a process without processors comes up for everything else: a ring, a due timer, a task woken by a foreign
+//! thread. Liveness never depends on a donation.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;

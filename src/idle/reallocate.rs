@@ -17,11 +17,15 @@ use urpc_executor::Worker;
 use super::scan_one;
 use crate::binding::Binding;
 use crate::landing::Held;
+use crate::limits;
 use crate::node::Node;
 use crate::note::note;
 use crate::spare;
 use crate::stats::add;
 use crate::wire::Nanos;
+
+/// Looks that take all of a full ring, and some more: no peer can keep a landing longer.
+const LOOKS_AFTER_RETURN: usize = 2 * limits::RING_SLOTS as usize / limits::BATCH;
 
 thread_local! {
     /// Peers whose calls must not wait for this worker to run out of tasks.
@@ -239,9 +243,20 @@ impl Node {
             }
         }
         if held.is_some() {
-            scan_one(peer); // a landing looks at its donor's channel only, but this is what it has waited for
+            self.take_in_all(peer);
         }
         true
+    }
+
+    /// Takes all that a peer had sent when a landing got its processor back from it: landings look at their
+    /// owners' channels only, and the peer has rung nobody for it.
+    fn take_in_all(&self, peer: &Arc<Binding>) {
+        // Pairs with the fence in the peer's `ring_sleepers`: either it sees that the grant is void, or we see its
+        // replies.
+        fence(Ordering::SeqCst);
+        if (0..LOOKS_AFTER_RETURN).all(|_| scan_one(peer)) {
+            self.look(); // what still comes is for others to see to
+        }
     }
 
     /// Rings every peer that may sleep on something from us, except a donor that still `waits` for its
