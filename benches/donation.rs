@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::Parser;
 use common::around::Around;
 use common::base::{Handover, Ping};
+use common::child::cpus;
 use common::pair::Pair;
 use common::report::{Args, Base, Figure, Report};
 use common::stopped::Stopped;
@@ -39,7 +40,7 @@ fn main() {
         return;
     }
     let args = Args::parse();
-    let mut report = Report::new(CALLERS.len() + 7);
+    let mut report = Report::new(CALLERS.len() + 7 + usize::from(cpus().len() == 1));
     let mut bare = Handover::start(Ping::Futex);
 
     let others = [
@@ -59,9 +60,21 @@ fn main() {
 
     let pair = Pair::start(1, 0);
     for t in CALLERS {
-        point(&mut report, &args, &mut bare, &pair, t);
+        let name = format!("null T={t} C=1 S=0");
+        point(&mut report, &args, &mut bare, &pair, (&name, t));
     }
     drop(pair);
+    // With a processor of its own; on several CPUs there is no hand-over then.
+    if cpus().len() == 1 {
+        let pair = Pair::start(1, 1);
+        point(
+            &mut report,
+            &args,
+            &mut bare,
+            &pair,
+            ("null T=1 C=1 S=1", 1),
+        );
+    }
 
     // With no processor but the caller's.
     for (name, passers) in [("A-B-A C=1 S=0", 1), ("A-B-C-A C=1 S=0", 2)] {
@@ -161,12 +174,17 @@ fn beside(bare: &mut Handover, args: &Args, value: impl FnOnce() -> f64) -> Figu
 }
 
 /// Latency, rate, crossings and system calls with `t` callers at a time.
-fn point(report: &mut Report, args: &Args, bare: &mut Handover, pair: &Pair, t: u32) {
-    let name = format!("null T={t} C=1 S=0");
-    if !args.wants(&name) {
+fn point(
+    report: &mut Report,
+    args: &Args,
+    bare: &mut Handover,
+    pair: &Pair,
+    (name, t): (&str, u32),
+) {
+    if !args.wants(name) {
         return report.step();
     }
-    report.begin(&name);
+    report.begin(name);
     let mut columns: [Vec<Figure>; 4] = Default::default();
     for _ in 0..args.rounds() {
         let mut each = [0.0; 4];

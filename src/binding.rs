@@ -95,8 +95,6 @@ pub(crate) struct Binding {
     /// How far the peer had come when a look found unread messages, and when one first found it there.
     unserved_at: AtomicU64,
     unserved_since: AtomicU64,
-    /// How far the peer had come at a busy worker's last look.
-    stuck_at: AtomicU64,
     /// The peer said that it takes no more calls.
     leaving: AtomicBool,
     /// Key in the node's list, once it is there.
@@ -146,7 +144,6 @@ impl Binding {
             answered_since: AtomicBool::new(false),
             unserved_at: AtomicU64::new(u64::MAX),
             unserved_since: AtomicU64::new(0),
-            stuck_at: AtomicU64::new(u64::MAX),
             leaving: AtomicBool::new(false),
             key: AtomicU64::new(u64::MAX),
             closed: OnceLock::new(),

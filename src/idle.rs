@@ -54,13 +54,16 @@ impl Idle for Node {
         let Some(seat) = worker.id().map(|id| &self.seats[id]) else {
             return;
         };
-        spare::let_go();
+        spare::let_go_if_in_the_way();
         let ticket = seat.ticket();
         worker.announce_rest();
         self.presence().announce_rest();
         if !self.last_look() && !worker.has_work() {
             add(&self.counters.rests, 1);
-            if let Left::Rest(limit) = self.give_away(worker, ticket) {
+            if let Left::Rest(limit) = self.give_away(worker, ticket)
+                // What is let go of may wake somebody: then there is a new look.
+                && !spare::let_go()
+            {
                 let since = since.unwrap_or_else(Instant::now);
                 self.sleep(worker, ticket, limit);
                 self.note_wait(since.elapsed());
@@ -172,8 +175,9 @@ impl Node {
         if self.parallel && self.config.pin.is_empty() {
             Node::with_affinity(|affinity| affinity.let_go());
         }
-        let limit = limit.and_then(|limit| Instant::now().checked_add(limit));
-        let until = [self.next_event(worker), limit].into_iter().flatten().min();
+        let limits = [self.next_event_in(worker), limit];
+        let limit = limits.into_iter().flatten().min();
+        let until = limit.and_then(|limit| Instant::now().checked_add(limit));
         note!(Rest);
         add(&self.counters.system_calls, 1);
         match self.bell.sit() {
@@ -199,14 +203,13 @@ impl Node {
         self.expire(Nanos::coarse());
     }
 
-    /// When this worker has to look at a clock again.
-    fn next_event(&self, worker: &Worker) -> Option<Instant> {
+    /// In how much time this worker has to look at a clock again.
+    fn next_event_in(&self, worker: &Worker) -> Option<Duration> {
         let timer = worker.executor().timers().next();
-        let deadline = self.next_deadline().to_instant();
-        match (timer, deadline) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let timer = timer.map(|at| at.saturating_duration_since(Instant::now()));
+        let deadline = self.next_deadline();
+        let deadline = (deadline != Nanos::NEVER).then(|| deadline.since(Nanos::now()));
+        [timer, deadline].into_iter().flatten().min()
     }
 
     /// The kernel likes to wake a thread where its waker runs. If that peer lends its processor to us again and

@@ -102,11 +102,10 @@ impl Held<'_> {
         }
     }
 
-    /// Until when it may be lent onwards. Half of the time that is left: so it is back before its owner gives it
+    /// For how long it may be lent onwards. Half of the time that is left: so it is back before its owner gives it
     /// up, and the peer that kept it is the one that wasted it.
-    pub(crate) fn onwards_until(&self) -> Instant {
-        let now = Instant::now();
-        now + self.until.saturating_duration_since(now) / 2
+    pub(crate) fn stay_onwards(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now()) / 2
     }
 
     /// It is lent onwards: another landing may run here meanwhile.
@@ -172,7 +171,9 @@ fn serve(held: &Held<'_>) {
     );
     // A donor that has gone on without its processor may rest by now, on the very replies that were
     // written here: then it is rung like any other.
-    leave(node, |peer| held.is_from(peer) && held.grant.is_live());
+    leave(node, &executor, |peer| {
+        held.is_from(peer) && held.grant.is_live()
+    });
 }
 
 /// What the policy is told between two tasks on a processor that was lent.
@@ -206,15 +207,13 @@ impl Node {
 }
 
 /// Before a reserve worker sleeps: what is left is somebody else's from here on.
-fn leave(node: &Arc<Node>, waits: impl Fn(&Arc<Binding>) -> bool) {
+fn leave(node: &Arc<Node>, executor: &Executor, waits: impl Fn(&Arc<Binding>) -> bool) {
     spare::let_go();
     // Pairs with the fence of a thread that hands a message over: it sees the end free, or we flush.
     fence(Ordering::SeqCst);
     node.settle();
     node.ring_sleepers(waits);
-    if let Some(executor) = node.executor()
-        && executor.has_ready()
-    {
+    if executor.has_ready() {
         executor.notify();
     }
 }
@@ -238,7 +237,7 @@ pub(crate) fn stand_in(node: &Arc<Node>) {
                 node.scan_all()
             },
         );
-        leave(node, |_| false);
+        leave(node, &executor, |_| false);
         if !node.last_look() && !executor.has_ready() {
             drop(executor);
             Node::forget_bindings();

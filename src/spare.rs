@@ -84,7 +84,9 @@ fn keep_some_of(mut spare: Box<RawCall>) {
         };
         let binding = handle.peer.binding();
         match SPARES.with_borrow(others) {
-            None => let_go(),
+            None => {
+                let_go();
+            }
             Some(others) if others < binding.spares && !binding.pending.is_awaited() => {}
             Some(_) => handle.give_back_id(),
         }
@@ -101,16 +103,18 @@ fn keep_some_of(mut spare: Box<RawCall>) {
     drop(surplus);
 }
 
-/// Lets go of all handles and ids of this thread.
-pub(crate) fn let_go() {
+/// Lets go of all handles and ids of this thread. True if there were any.
+pub(crate) fn let_go() -> bool {
     // One at a time, and dropped when they are no longer borrowed: what the last handle of a channel does as it
     // goes may come here again.
-    let mut i = 0;
+    let (mut i, mut any) = (0, false);
     while let Some(handle) = SPARES.with_borrow_mut(|spares| Some(spares.get_mut(i)?.handle.take()))
     {
+        any |= handle.is_some();
         drop(handle);
         i += 1;
     }
+    any
 }
 
 /// Lets go of handles and ids that are in somebody's way.

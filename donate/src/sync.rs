@@ -12,6 +12,7 @@ pub(crate) use real::*;
 mod real {
     pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
+    use std::sync::OnceLock;
     use std::time::{Duration, Instant};
 
     use rustix::thread::futex::{self, Wait, WaitFlags, WaitPtr, WaitvFlags};
@@ -45,14 +46,7 @@ mod real {
         shared: &[(&AtomicU32, u32)],
         until: Option<Instant>,
     ) -> bool {
-        let deadline = match until.map(remaining) {
-            None => None,
-            Some(None) => return false,
-            Some(Some(left)) => {
-                let now = rustix::time::clock_gettime(ClockId::Monotonic);
-                now.checked_add(timespec(left))
-            }
-        };
+        let deadline = until.map(monotonic);
         let private = WaitFlags::SIZE_U32 | WaitFlags::PRIVATE;
         let mut words = [entry(own, expected, private), Wait::new(), Wait::new()];
         for (word, (shared, seen)) in words[1..].iter_mut().zip(shared) {
@@ -87,6 +81,22 @@ mod real {
         until
             .checked_duration_since(Instant::now())
             .filter(|left| !left.is_zero())
+    }
+
+    /// The same moment for the kernel. An `Instant` is of this clock, too, but does not say what it reads; so both
+    /// were read once, one after the other, and a donation need not read any.
+    fn monotonic(at: Instant) -> Timespec {
+        static SAME: OnceLock<(Instant, Timespec)> = OnceLock::new();
+        let read = || {
+            let instant = Instant::now();
+            (instant, rustix::time::clock_gettime(ClockId::Monotonic))
+        };
+        let (instant, reading) = *SAME.get_or_init(read);
+        let later = timespec(at.saturating_duration_since(instant));
+        reading.checked_add(later).unwrap_or(Timespec {
+            tv_sec: i64::MAX,
+            tv_nsec: 0,
+        })
     }
 
     fn timespec(d: Duration) -> Timespec {

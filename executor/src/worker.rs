@@ -138,9 +138,11 @@ impl Worker {
     #[inline]
     pub(crate) fn is_alone() -> bool {
         let alone = |worker: &Worker| {
-            let empty = |processor: &Processor| processor.local.is_empty();
+            let empty = |processor: &Processor| match worker.ordered() {
+                None => processor.local.is_empty(),
+                Some(ordered) => ordered.is_empty(),
+            };
             worker.processor.as_ref().is_some_and(empty)
-                && worker.place.get() != Place::Ordered
                 && worker.eager_depth.get() == 0
                 && worker.since_scan.get() < TASKS_PER_SCAN
                 && !worker.has_next()

@@ -16,6 +16,10 @@ use crate::note::note;
 use crate::stats::add;
 use crate::wire::Nanos;
 
+/// A worker that is busy with the replies of one donation has run out of work by then, and lends its processor
+/// again; and a peer that is rung so late has lost about what waking it takes.
+const STUCK: Duration = Duration::from_micros(50);
+
 impl Binding {
     /// The peer's presence, as its page says it now.
     pub(crate) fn presence(&self) -> View {
@@ -190,16 +194,10 @@ impl Binding {
         );
     }
 
-    /// Rings if the peer may sleep on what a busy worker saw waiting for it at its last look, too.
-    /// (What is younger may be found, or lent a processor, without a system call.)
+    /// Rings if the peer may sleep on what busy workers have seen waiting for it for a while. (What is younger may be
+    /// found, or lent a processor, without a system call.)
     pub(crate) fn ring_if_stuck(&self, now: Nanos) {
-        let progress = self.channel.peer_progress();
-        let stuck = self.stuck_at.swap(progress, Ordering::Relaxed) == progress;
-        if !self.wants_attention() {
-            return;
-        }
-        self.unserved(now);
-        if stuck && self.needs_a_ring() {
+        if self.wants_attention() && self.unserved(now) >= STUCK && self.needs_a_ring() {
             self.ring();
         }
     }

@@ -79,9 +79,9 @@ impl Node {
 
     /// What there is to be told of this processor, which is this worker's own or is `held`.
     fn here(&self, worker: &Worker, held: Option<&Held<'_>>, ready: bool) -> Here {
-        let due = match held {
-            None => self.next_event(worker),
-            Some(held) => Some(held.onwards_until()),
+        let due_in = match held {
+            None => self.next_event_in(worker),
+            Some(held) => Some(held.stay_onwards()),
         };
         Here {
             ready,
@@ -89,7 +89,7 @@ impl Node {
             may_lend: self.lends && (worker.id().is_some() || held.is_some()),
             cpus: self.cpus,
             may_spin: false,
-            due_in: due.map(|at| at.saturating_duration_since(Instant::now())),
+            due_in,
         }
     }
 
