@@ -2,7 +2,7 @@
 //!
 //! Nothing here sleeps, spins or makes a system call, and a warm small send or receive allocates nothing.
 //! Who may write what is said in `layout`, how sending threads share an end in `outgoing`, what a peer may
-//! claim in `frame` and `incoming`.
+//! claim in `frame` and `incoming`, and who has to be woken in `channel/attention`.
 //!
 //! **How a worker goes to rest**, for each of its channels:
 //! 1. [`announce_blocked`](Channel::announce_blocked), and whatever else the peer shall know;
@@ -12,14 +12,15 @@
 //!
 //! A thread that is no worker does 2. and `flush` after sending.
 
+mod attention;
+
 use crate::fate::{Closed, Fate};
 use crate::incoming::Incoming;
-use crate::layout::{BLOCKED_AT, CONSUMED_AT, FREED_AT, INLINE};
+use crate::layout::{FREED_AT, INLINE};
 use crate::message::{Arrived, Body, Head, Inline, Kind, Message, Sink};
 use crate::outbox::{Inbox, Outbox};
 use crate::outgoing::{Item, Outgoing, Sent, Wire};
 use crate::ring::Words;
-use crate::sync::{Ordering, fence};
 use crate::violation::Violation;
 use crate::window::Window;
 
@@ -343,73 +344,6 @@ impl Channel {
             },
             chores: self.outgoing.0.is_staged() || self.window.0.is_awaited(),
         }
-    }
-
-    /// Whether the peer has not yet consumed all that we published.
-    pub fn unread_by_peer(&self) -> bool {
-        // Less, not unequal: the peer may have consumed what another thread has just put into the ring and
-        // not counted yet. That is nothing to ring for, and a ring for nothing is never answered.
-        !self.forked() && self.peer.load(CONSUMED_AT) < self.outgoing.0.published()
-    }
-
-    /// Tells the peer whether we wait for it to consume or to free; returns that. For a worker on its way to
-    /// rest: afterwards `fence(SeqCst)`, then [`flush`](Channel::flush) and
-    /// [`refresh_window`](Channel::refresh_window) look again. Pairs with
-    /// [`peer_blocked`](Channel::peer_blocked) after the peer's own fence.
-    pub fn announce_blocked(&self) -> bool {
-        if self.forked() {
-            return false;
-        }
-        let blocked = self.own.region.u64(BLOCKED_AT);
-        let waits = || self.outgoing.0.is_staged() || self.window.0.is_awaited();
-        if !waits() {
-            let old = blocked.load(Ordering::Relaxed);
-            if old == 0 {
-                return false;
-            }
-            // Another worker may have announced since we asked: the exchange then reads its store (Acquire
-            // pairs with the Release below), so asking again sees what it waits for.
-            if blocked
-                .compare_exchange(old, 0, Ordering::AcqRel, Ordering::Relaxed)
-                .is_ok()
-            {
-                fence(Ordering::SeqCst);
-            }
-            if !waits() {
-                return false;
-            }
-        }
-        let seen = self
-            .peer
-            .load(CONSUMED_AT)
-            .wrapping_add(self.peer.load(FREED_AT));
-        blocked.store(seen.wrapping_add(1), Ordering::Release);
-        true
-    }
-
-    /// Whether the peer waits for us and we have consumed or freed something since it looked: it deserves a
-    /// ring. Ask after a `fence(SeqCst)`; pairs with [`announce_blocked`](Channel::announce_blocked).
-    pub fn peer_blocked(&self) -> bool {
-        if self.forked() {
-            return false;
-        }
-        let seen = self.peer.load(BLOCKED_AT);
-        let now = self
-            .own
-            .load(CONSUMED_AT)
-            .wrapping_add(self.own.load(FREED_AT));
-        seen != 0 && now.wrapping_add(1) > seen
-    }
-
-    /// How far the peer has come with what we sent, as one number: it changes whenever the peer consumes, or
-    /// says anew whether it waits for us. While it is the same, the peer has not answered a ring.
-    pub fn peer_progress(&self) -> u64 {
-        if self.forked() {
-            return 0;
-        }
-        // Multiplied, so that the two cannot move against each other unseen.
-        let consumed = self.peer.load(CONSUMED_AT);
-        consumed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.peer.load(BLOCKED_AT)
     }
 
     /// A received body that took `bytes` of the window ([`Body::window_bytes`]) has been decoded or dropped:
