@@ -117,18 +117,17 @@ fn one_processor_serves_all_replies_that_wait_for_a_client() {
 fn a_client_whose_processors_rest_is_lent_one_when_it_is_called() {
     let _w = watchdog();
     with_client(1, 1, |rt, peer, client| {
-        // Not while a processor of its own is awake from the last time.
-        while rt.stats().donations_given == 0 {
+        // Not while a processor of its own is awake from the last time; and one that is lent may be back before
+        // it has arrived.
+        let mut received = String::from("0");
+        while received == "0" {
             std::thread::sleep(Duration::from_millis(1));
             call(rt, peer, 1, 1);
+            client.tell("1 1");
+            let lent = client.expect("lent"); // given, received, reclaimed
+            received = lent.split(' ').nth(1).unwrap().to_owned();
         }
-        client.tell("1 1");
-        let lent = client.expect("lent");
-        assert_ne!(
-            lent.split(' ').nth(1),
-            Some("0"),
-            "given, received, reclaimed: {lent}"
-        );
+        assert!(rt.stats().donations_given > 0);
     });
 }
 
@@ -155,16 +154,27 @@ fn two_that_lend_to_each_other_at_once_both_go_on() {
 #[test]
 fn a_full_ring_is_a_reason_to_lend_a_processor_both_ways() {
     let _w = watchdog();
-    // Three laps of a ring at a time. The replies fill the other one.
+    // Three laps of a ring at a time, with replies that fill the other one. Where the ringing of a busy worker comes
+    // first, the peer serves them on its own; so it is tried until processors were lent.
     with_client(1, 0, |rt, peer, client| {
-        call(rt, peer, 768, 4);
-        let stats = rt.stats();
-        assert!((3..768).contains(&stats.donations_given), "{stats:?}");
-        client.tell("768 4");
-        client.expect("lent");
-        let after = rt.stats();
-        let given = after.donations_given - stats.donations_given;
-        assert!((3..768).contains(&given), "{stats:?} {after:?}");
+        let lent = |part: &mut dyn FnMut()| {
+            let before = rt.stats();
+            loop {
+                part();
+                let after = rt.stats();
+                let given = after.donations_given - before.donations_given;
+                let calls = after.calls + after.served - before.calls - before.served;
+                assert!(given < calls / 4, "{before:?} {after:?}");
+                if given >= 3 {
+                    break;
+                }
+            }
+        };
+        lent(&mut || call(rt, peer, 768, 4));
+        lent(&mut || {
+            client.tell("768 4");
+            client.expect("lent");
+        });
     });
 }
 
