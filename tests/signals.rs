@@ -203,8 +203,9 @@ fn kill_donees(folder: &str) {
         assert_eq!(end.kind(), CallErrorKind::Closed, "{end}");
         assert_eq!(rt.block_on(double(&other)), Ok(42), "of a peer that lives");
         // The limit is far away: it is its death that has brought the processor back.
-        let reclaimed = peer.stats().donations_reclaimed - before;
-        assert!(!hit || reclaimed == 1, "{reclaimed} reclaimed");
+        let after = peer.stats();
+        let reclaimed = after.donations_reclaimed - before;
+        assert!(!hit || reclaimed == 1, "{reclaimed} reclaimed: {after:?}");
         hit
     });
     drop((other, rt));
