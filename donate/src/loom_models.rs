@@ -116,6 +116,7 @@ impl Shared {
             Arrival::Woken => panic!("nobody wakes it"),
         }
     }
+
     fn words(&self) -> GrantWords<'_> {
         GrantWords {
             grant: &self.grant[0],
