@@ -9,6 +9,7 @@ pub mod pair;
 pub mod report;
 pub mod shared;
 pub mod stopped;
+pub mod table;
 pub mod tokio;
 
 /// Plays the role this process was started in. False if it was started by a person.

@@ -152,7 +152,7 @@ fn line(columns: [String; 7]) -> String {
 }
 
 /// Three digits say more than the machine can repeat.
-fn short(value: f64) -> String {
+pub fn short(value: f64) -> String {
     match value {
         v if v >= 100.0 => format!("{v:.0}"),
         v if v >= 10.0 => format!("{v:.1}"),
