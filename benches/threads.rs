@@ -47,7 +47,8 @@ fn main() {
         let rounds: Vec<Vec<Option<f64>>> = (0..args.rounds())
             .map(|_| {
                 let each = contenders.iter();
-                each.map(|contender| contender.measure(row, &args)).collect()
+                each.map(|contender| contender.measure(row, &args))
+                    .collect()
             })
             .collect();
         let of = |i: usize| rounds.iter().filter_map(move |round| round[i]);

@@ -41,12 +41,11 @@ impl Tasks for Urpc {
     type Baton = Turn;
 
     fn run(&self, body: impl Future<Output = f64> + Send + 'static) -> f64 {
-        self.0.block_on(async { Self::join(urpc::spawn(body)).await })
+        self.0
+            .block_on(async { Self::join(urpc::spawn(body)).await })
     }
 
-    fn spawn<T: Send + 'static>(
-        task: impl Future<Output = T> + Send + 'static,
-    ) -> Self::Handle<T> {
+    fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> Self::Handle<T> {
         urpc::spawn(task)
     }
 
@@ -106,12 +105,11 @@ impl Tasks for Tokio {
     type Baton = [tokio::sync::Notify; 2];
 
     fn run(&self, body: impl Future<Output = f64> + Send + 'static) -> f64 {
-        self.0.block_on(async { Self::join(tokio::spawn(body)).await })
+        self.0
+            .block_on(async { Self::join(tokio::spawn(body)).await })
     }
 
-    fn spawn<T: Send + 'static>(
-        task: impl Future<Output = T> + Send + 'static,
-    ) -> Self::Handle<T> {
+    fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> Self::Handle<T> {
         tokio::spawn(task)
     }
 
@@ -169,9 +167,7 @@ impl Tasks for AsyncExecutor {
         smol::block_on(EXECUTOR.run(EXECUTOR.spawn(body)))
     }
 
-    fn spawn<T: Send + 'static>(
-        task: impl Future<Output = T> + Send + 'static,
-    ) -> Self::Handle<T> {
+    fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> Self::Handle<T> {
         EXECUTOR.spawn(task)
     }
 

@@ -44,9 +44,7 @@ impl Tasks for Floor {
         smol::block_on(body)
     }
 
-    fn spawn<T: Send + 'static>(
-        task: impl Future<Output = T> + Send + 'static,
-    ) -> Self::Handle<T> {
+    fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> Self::Handle<T> {
         let ready = |task| READY.with_borrow_mut(|ready| ready.push_back(task));
         let (runnable, task) = async_task::spawn(task, ready);
         runnable.schedule();

@@ -69,7 +69,9 @@ fn join(threads: Vec<thread::JoinHandle<()>>) {
 fn play((whose, changed): &(Mutex<usize>, Condvar), me: usize, rounds: u32) {
     let mut whose = whose.lock().expect("nobody panics");
     for _ in 0..rounds {
-        whose = changed.wait_while(whose, |whose| *whose != me).expect("nobody panics");
+        whose = changed
+            .wait_while(whose, |whose| *whose != me)
+            .expect("nobody panics");
         *whose = 1 - me;
         changed.notify_one();
     }

@@ -105,9 +105,7 @@ pub trait Tasks: 'static {
 
     /// Runs `body` to its end, as a task like any other.
     fn run(&self, body: impl Future<Output = f64> + Send + 'static) -> f64;
-    fn spawn<T: Send + 'static>(
-        task: impl Future<Output = T> + Send + 'static,
-    ) -> Self::Handle<T>;
+    fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> Self::Handle<T>;
     /// The child runs first.
     fn spawn_now<T: Send + 'static>(
         task: impl Future<Output = T> + Send + 'static,

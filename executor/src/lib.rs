@@ -11,6 +11,7 @@
 //! | --- | --- |
 //! | `worker.rs`, `worker/` | the loop, and its order of search |
 //! | `queue.rs` | a processor's ready queue: each task is taken once |
+//! | `barrier.rs` | a fence whose cost is on one side only |
 //! | `discipline.rs`, `ordered.rs` | the order of tasks, if the application chooses it |
 //! | `rest.rs` | no task is lost between a push and a rest |
 //! | `processor.rs` | never more than n threads with a processor |
@@ -30,6 +31,7 @@
 //! - [`Executor::shutdown`] waits for polls in progress, however long they take.
 //! - Under `panic = "abort"` a task's panic ends the process.
 
+mod barrier;
 mod block_on;
 mod discipline;
 mod executor;

@@ -11,22 +11,22 @@ use std::task::{Context, Poll, RawWakerVTable, Waker};
 
 use crate::worker::Worker;
 
-/// The waker of the task that this thread polls, and whether that may linger.
-#[derive(Clone, Copy)]
+/// The waker of the task that this thread polls, and whether that lingers. Each part is a cell of its own:
+/// what is written in one piece and read in another waits until the write is over.
 struct Polled {
-    data: *const (),
-    vtable: *const RawWakerVTable,
-    lingers: bool,
+    data: Cell<*const ()>,
+    vtable: Cell<*const RawWakerVTable>,
+    lingers: Cell<bool>,
 }
 
-const NOBODY: Polled = Polled {
-    data: std::ptr::null(),
-    vtable: std::ptr::null(),
-    lingers: false,
-};
-
 thread_local! {
-    static POLLED: Cell<Polled> = const { Cell::new(NOBODY) };
+    static POLLED: Polled = const {
+        Polled {
+            data: Cell::new(std::ptr::null()),
+            vtable: Cell::new(std::ptr::null()),
+            lingers: Cell::new(false),
+        }
+    };
 }
 
 /// True if a future that is polled with `waker` just now need not register it: once the poll of its task is
@@ -34,16 +34,15 @@ thread_local! {
 /// and nothing else is ready on this worker. True at most once in each poll.
 #[inline]
 pub fn may_linger(waker: &Waker) -> bool {
-    let polled = POLLED.get();
-    let own = polled.data == waker.data() && std::ptr::eq(polled.vtable, waker.vtable());
-    if !own || polled.lingers || !Worker::is_alone() {
-        return false;
-    }
-    POLLED.set(Polled {
-        lingers: true,
-        ..polled
-    });
-    true
+    POLLED.with(|polled| {
+        let own =
+            polled.data.get() == waker.data() && std::ptr::eq(polled.vtable.get(), waker.vtable());
+        let lingers = own && !polled.lingers.get() && Worker::is_alone();
+        if lingers {
+            polled.lingers.set(true);
+        }
+        lingers
+    })
 }
 
 /// Polls a task, again and again while it lingers with success.
@@ -52,24 +51,32 @@ pub(crate) fn poll<T>(
     cx: &mut Context<'_>,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
 ) -> Poll<T> {
-    /// A poll may be nested in another one, and may panic.
-    struct Back(Polled);
-    impl Drop for Back {
-        fn drop(&mut self) {
-            POLLED.set(self.0);
+    POLLED.with(|polled| {
+        /// A poll may be nested in another one, and may panic.
+        struct Back<'a> {
+            polled: &'a Polled,
+            data: *const (),
+            vtable: *const RawWakerVTable,
+            lingers: bool,
         }
-    }
-    let waker = cx.waker();
-    let polled = Polled {
-        data: waker.data(),
-        vtable: waker.vtable(),
-        lingers: false,
-    };
-    let _back = Back(POLLED.replace(polled));
-    loop {
-        let result = poll(cx);
-        if result.is_ready() || !POLLED.replace(polled).lingers || !Worker::linger(cx.waker()) {
-            return result;
+        impl Drop for Back<'_> {
+            fn drop(&mut self) {
+                self.polled.data.set(self.data);
+                self.polled.vtable.set(self.vtable);
+                self.polled.lingers.set(self.lingers);
+            }
         }
-    }
+        let _back = Back {
+            polled,
+            data: polled.data.replace(cx.waker().data()),
+            vtable: polled.vtable.replace(cx.waker().vtable()),
+            lingers: polled.lingers.replace(false),
+        };
+        loop {
+            let result = poll(cx);
+            if result.is_ready() || !polled.lingers.replace(false) || !Worker::linger(cx.waker()) {
+                return result;
+            }
+        }
+    })
 }

@@ -66,7 +66,8 @@ impl Shared {
             processors <= MOST_PROCESSORS,
             "an executor of {processors} processors: at most {MOST_PROCESSORS} are possible",
         );
-        let (owners, thieves): (Vec<_>, Vec<_>) = (0..processors).map(|_| queue()).unzip();
+        let (owners, thieves): (Vec<_>, Vec<_>) =
+            (0..processors).map(|_| queue(processors > 1)).unzip();
         let processor = |(id, local)| Processor { id, local };
         // Reversed, because the pool gives out the last one first.
         let free = owners

@@ -3,10 +3,10 @@
 
 #[cfg(not(urpc_loom))]
 pub(crate) use std::sync::atomic::{
-    AtomicIsize, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence,
+    AtomicBool, AtomicIsize, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence,
 };
 
 #[cfg(urpc_loom)]
 pub(crate) use loom::sync::atomic::{
-    AtomicIsize, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence,
+    AtomicBool, AtomicIsize, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence,
 };
