@@ -23,7 +23,7 @@ use common::table::Table;
 use contenders::{AsyncExecutor, Tokio, Urpc};
 use floor::Floor;
 use kernel::KernelThreads;
-use rows::{Contender, ROWS, Row};
+use rows::{Contender, ROWS};
 
 fn main() {
     let args = Args::parse();

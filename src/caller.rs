@@ -1,8 +1,8 @@
 //! Who calls: what a handler can learn about the call it serves.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -101,6 +101,23 @@ pub(crate) fn forget() {
     if SERVING.get().is_none() {
         set_last(None);
     }
+}
+
+/// `future`, polled as no part of any call, wherever that is.
+pub(crate) async fn outside<F: Future>(future: F) -> F::Output {
+    /// A poll may panic.
+    struct Back(Option<Nanos>);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            SERVING.set(self.0);
+        }
+    }
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let _back = Back(SERVING.take());
+        future.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// A handler's future, polled as part of its call.

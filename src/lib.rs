@@ -123,7 +123,7 @@ pub use caller::{Caller, caller};
 pub use connect::{Connect, connect, connect_fd};
 pub use error::{CallError, CallErrorKind, Error, ErrorKind, Executed, Result};
 pub use peer::{Peer, Procedure};
-pub use runtime::{Builder, Runtime, block_on, spawn, spawn_with, stats, unblock};
+pub use runtime::{Builder, Runtime, block_on, spawn, spawn_eager, spawn_with, stats, unblock};
 pub use serve::{Server, ServerBuilder, serve, serve_fd};
 pub use service::Service;
 pub use stats::Stats;

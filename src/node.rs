@@ -247,12 +247,12 @@ impl Node {
         Some(self.executor()?.spawn(future))
     }
 
-    /// The same, and polls it at once.
-    pub(crate) fn spawn_eager<T: Send + 'static>(
+    /// The same of a future that is pending already: it learns its waker at once.
+    pub(crate) fn spawn_pending<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,
     ) -> Option<JoinHandle<T>> {
-        Some(self.executor()?.spawn_eager(future))
+        Some(self.executor()?.spawn_pending(future))
     }
 
     // Peers.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use urpc_donate::policy::{Optimistic, Policy};
 use urpc_executor::{Discipline, Executor, JoinHandle};
 
+use crate::caller;
 use crate::discipline::MakeDiscipline;
 use crate::error::{Error, Result};
 use crate::limits;
@@ -296,6 +297,15 @@ pub(crate) fn current_executor() -> Executor {
         .unwrap_or_else(|| panic!("the runtime of this thread has ended"))
 }
 
+/// Does something with the executor that a thread's tasks belong to, as [`current_executor`] does.
+#[inline]
+fn with_executor<R>(f: impl FnOnce(&Executor) -> R) -> R {
+    Executor::with_current(|current| match current {
+        Some(executor) => f(executor),
+        None => f(&current_executor()),
+    })
+}
+
 /// Runs `future` to its end on the current runtime, or on the default one, which starts by itself with
 /// one processor. See [`Runtime::block_on`].
 ///
@@ -320,7 +330,31 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// # Ok::<(), urpc::Error>(())
 /// ```
 pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
-    current_executor().spawn(future)
+    with_executor(|executor| executor.spawn(future))
+}
+
+/// Starts a task and runs it at once, here, as far as it goes; only what is pending then becomes a task of
+/// its own, and waits for its turn. A child that need not wait for anything costs little more than a call
+/// of it. Outside of a task, and where such calls are nested too deeply, it is as [`spawn`].
+///
+/// The parent must hold no lock that its child takes: then use [`spawn`], which queues. What the child does
+/// before it waits for the first time delays its parent, and a [`yield_now`](crate::yield_now) there does
+/// nothing: the child is polled first without a waker, and at once again with one if it is not done.
+///
+/// ```
+/// # let rt = urpc::Runtime::builder().processors(1).build()?;
+/// # rt.block_on(async {
+/// let handle = urpc::spawn_eager(async { 6 * 7 });
+/// assert!(handle.is_finished());
+/// assert_eq!(handle.await?, 42);
+/// # Ok::<(), urpc::Error>(()) })?;
+/// # Ok::<(), urpc::Error>(())
+/// ```
+pub fn spawn_eager<T: Send + 'static>(
+    future: impl Future<Output = T> + Send + 'static,
+) -> JoinHandle<T> {
+    // A handler's child is no part of its call, at its first poll as little as later.
+    with_executor(|executor| executor.spawn_eager(caller::outside(future)))
 }
 
 /// Starts a task with a priority: a number that the runtime's [`discipline`](Builder::discipline) may
@@ -329,7 +363,7 @@ pub fn spawn_with<T: Send + 'static>(
     priority: i32,
     future: impl Future<Output = T> + Send + 'static,
 ) -> JoinHandle<T> {
-    current_executor().spawn_with(priority, future)
+    with_executor(|executor| executor.spawn_with(priority, future))
 }
 
 /// Runs blocking work off the processors, on a pool of threads that grows and shrinks.

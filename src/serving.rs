@@ -271,7 +271,7 @@ impl<'a> Request<'a> {
                 Err((status, text)) => fail(&served.binding, id, status, &text),
             }
         };
-        if let Some(task) = self.binding.node.spawn_eager(task) {
+        if let Some(task) = self.binding.node.spawn_pending(task) {
             self.binding.serving.keep(id, task);
         }
     }

@@ -31,6 +31,7 @@
 mod condition;
 mod event;
 mod gate;
+mod line;
 mod mutex;
 #[cfg(all(test, not(urpc_loom)))]
 mod tests;

@@ -39,6 +39,7 @@ impl Tasks for Urpc {
     type Handle<T: Send + 'static> = urpc::JoinHandle<T>;
     type Lock = urpc::sync::Mutex<u64>;
     type Baton = Turn;
+    const RUNS_AT_ONCE: bool = true;
 
     fn run(&self, body: impl Future<Output = f64> + Send + 'static) -> f64 {
         self.0
@@ -47,6 +48,12 @@ impl Tasks for Urpc {
 
     fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> Self::Handle<T> {
         urpc::spawn(task)
+    }
+
+    fn spawn_now<T: Send + 'static>(
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Self::Handle<T> {
+        urpc::spawn_eager(task)
     }
 
     async fn join<T: Send + 'static>(handle: Self::Handle<T>) -> T {

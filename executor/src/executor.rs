@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use crate::block_on;
 use crate::discipline::Discipline;
@@ -101,11 +103,47 @@ impl Executor {
     }
 
     /// Starts a task and polls it at once, here, if this thread runs tasks of this executor; only
-    /// what is pending then waits for its turn. Otherwise, and when such calls are nested too
+    /// what is pending then becomes a task of its own, and waits for its turn. So a child that has nothing
+    /// to wait for costs little more than a call of it. Elsewhere, and when such calls are nested too
     /// deeply, it is as [`spawn`](Self::spawn).
     ///
-    /// The caller must hold no lock that the task takes. (So `spawn` itself queues.)
+    /// The caller must hold no lock that the task takes. (So `spawn` itself queues.) The first poll has a
+    /// waker that does nothing; a future that is pending is polled again at once, with that of its task.
     pub fn spawn_eager<T>(&self, future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T>
+    where
+        T: Send + 'static,
+    {
+        if self.shared.is_closed() {
+            return JoinHandle::never();
+        }
+        let Some(nested) = Worker::nest(self.shared.serial) else {
+            return self.spawn(future);
+        };
+        let mut future = Box::pin(future);
+        let poll = || {
+            future
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()))
+        };
+        let end = match catch_unwind(AssertUnwindSafe(poll)) {
+            Ok(Poll::Pending) => {
+                drop(nested);
+                return self.spawn_pending(future);
+            }
+            Ok(Poll::Ready(value)) => Ok(value),
+            Err(panic) => Err(panic),
+        };
+        // If its destructor panics, the panic hook has said so.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
+        JoinHandle::ended(end)
+    }
+
+    /// Starts a task of a future that is pending already: as with [`spawn_eager`](Self::spawn_eager) it is
+    /// polled at once if that can be, but with the waker of its task.
+    pub fn spawn_pending<T>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T>
     where
         T: Send + 'static,
     {
@@ -199,6 +237,11 @@ impl Executor {
     /// The executor whose worker, guest or `block_on` this thread is in.
     pub fn current() -> Option<Executor> {
         Worker::current().map(|worker| worker.executor().clone())
+    }
+
+    /// The same, for as long as `f` takes.
+    pub fn with_current<R>(f: impl FnOnce(Option<&Executor>) -> R) -> R {
+        f(Worker::current().as_deref().map(Worker::executor))
     }
 
     /// True if both are handles to one executor.

@@ -76,6 +76,11 @@ impl<T> JoinHandle<T> {
         JoinHandle::new(State::Done(Err(JoinError::aborted())))
     }
 
+    /// The handle of a task that is over: with its value, or with what it panicked with.
+    pub(crate) fn ended(end: Result<T, Box<dyn Any + Send>>) -> JoinHandle<T> {
+        JoinHandle::new(State::Done(end.map_err(JoinError::panicked)))
+    }
+
     /// True if the task is over: it is ready, has panicked, or was aborted and is dropped.
     pub fn is_finished(&self) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,26 +7,16 @@
 //! or registers the waker after all.
 
 use std::cell::Cell;
-use std::task::{Context, Poll, RawWakerVTable, Waker};
+use std::ptr;
+use std::task::{Context, Poll, Waker};
 
 use crate::worker::Worker;
 
-/// The waker of the task that this thread polls, and whether that lingers. Each part is a cell of its own:
-/// what is written in one piece and read in another waits until the write is over.
-struct Polled {
-    data: Cell<*const ()>,
-    vtable: Cell<*const RawWakerVTable>,
-    lingers: Cell<bool>,
-}
-
 thread_local! {
-    static POLLED: Polled = const {
-        Polled {
-            data: Cell::new(std::ptr::null()),
-            vtable: Cell::new(std::ptr::null()),
-            lingers: Cell::new(false),
-        }
-    };
+    /// Where the waker is with which this thread polls a task. It is only compared.
+    static POLLED: Cell<*const Waker> = const { Cell::new(ptr::null()) };
+    /// Whether that task lingers.
+    static LINGERS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// True if a future that is polled with `waker` just now need not register it: once the poll of its task is
@@ -34,49 +24,48 @@ thread_local! {
 /// and nothing else is ready on this worker. True at most once in each poll.
 #[inline]
 pub fn may_linger(waker: &Waker) -> bool {
-    POLLED.with(|polled| {
-        let own =
-            polled.data.get() == waker.data() && std::ptr::eq(polled.vtable.get(), waker.vtable());
-        let lingers = own && !polled.lingers.get() && Worker::is_alone();
-        if lingers {
-            polled.lingers.set(true);
-        }
-        lingers
-    })
+    let lingers = ptr::eq(POLLED.get(), waker) && !LINGERS.get() && Worker::is_alone();
+    if lingers {
+        LINGERS.set(true);
+    }
+    lingers
 }
 
 /// Polls a task, again and again while it lingers with success.
+// It writes as little as it can: a task's locked instructions wait until everything before them is written.
 #[inline]
 pub(crate) fn poll<T>(
     cx: &mut Context<'_>,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
 ) -> Poll<T> {
-    POLLED.with(|polled| {
-        /// A poll may be nested in another one, and may panic.
-        struct Back<'a> {
-            polled: &'a Polled,
-            data: *const (),
-            vtable: *const RawWakerVTable,
-            lingers: bool,
-        }
-        impl Drop for Back<'_> {
-            fn drop(&mut self) {
-                self.polled.data.set(self.data);
-                self.polled.vtable.set(self.vtable);
-                self.polled.lingers.set(self.lingers);
+    /// A poll may be nested in another one, and may panic.
+    struct Back {
+        polled: *const Waker,
+        lingers: bool,
+    }
+    impl Drop for Back {
+        fn drop(&mut self) {
+            POLLED.set(self.polled);
+            if self.lingers != LINGERS.get() {
+                LINGERS.set(self.lingers);
             }
         }
-        let _back = Back {
-            polled,
-            data: polled.data.replace(cx.waker().data()),
-            vtable: polled.vtable.replace(cx.waker().vtable()),
-            lingers: polled.lingers.replace(false),
-        };
-        loop {
-            let result = poll(cx);
-            if result.is_ready() || !polled.lingers.replace(false) || !Worker::linger(cx.waker()) {
-                return result;
-            }
+    }
+    let back = Back {
+        polled: POLLED.replace(cx.waker()),
+        lingers: LINGERS.get(),
+    };
+    if back.lingers {
+        LINGERS.set(false);
+    }
+    loop {
+        let result = poll(cx);
+        if result.is_ready() || !LINGERS.get() {
+            return result;
         }
-    })
+        LINGERS.set(false);
+        if !Worker::linger(cx.waker()) {
+            return result;
+        }
+    }
 }

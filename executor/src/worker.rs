@@ -66,6 +66,8 @@ pub struct Worker {
     /// The task to be run next, see [`run_next`]. Nobody can steal it, so it is here only between a scan and
     /// the next poll.
     next: Cell<Option<Runnable>>,
+    /// Whether there is one.
+    has_next: Cell<bool>,
     place: Cell<Place>,
     /// Tasks since the last look at everything.
     since_scan: Cell<u32>,
@@ -114,14 +116,19 @@ impl Worker {
     /// True if this worker must not sleep: a task is ready somewhere, the future of its `block_on` was
     /// woken, somebody wants its processor, or the executor shuts down.
     pub fn has_work(&self) -> bool {
-        self.must_leave() || self.main_is_woken() || self.has_next() || self.executor.has_ready()
+        self.must_leave()
+            || self.main_is_woken()
+            || self.has_next.get()
+            || self.executor.has_ready()
     }
 
-    fn has_next(&self) -> bool {
-        let next = self.next.take();
-        let has_next = next.is_some();
-        self.next.set(next);
-        has_next
+    #[inline]
+    fn take_next(&self) -> Option<Runnable> {
+        if !self.has_next.get() {
+            return None;
+        }
+        self.has_next.set(false);
+        self.next.take()
     }
 
     fn main_is_woken(&self) -> bool {
@@ -145,7 +152,7 @@ impl Worker {
             worker.processor.as_ref().is_some_and(empty)
                 && worker.eager_depth.get() == 0
                 && worker.since_scan.get() < TASKS_PER_SCAN
-                && !worker.has_next()
+                && !worker.has_next.get()
         };
         let look =
             |current: &RefCell<Option<Rc<Worker>>>| current.borrow().as_deref().is_some_and(alone);
@@ -167,6 +174,7 @@ impl Worker {
     }
 
     /// Polls a task. Its panics are its own: they go to its `JoinHandle`.
+    #[inline]
     fn run(&self, task: Runnable) {
         self.count();
         // `task.rs` and async-task catch what a poll or a destructor throws; should anything still
@@ -183,6 +191,7 @@ impl Worker {
                 if let Some(before) = self.next.replace(Some(task)) {
                     shared.push(before);
                 }
+                self.has_next.set(true);
                 Ok(())
             }
             Some(processor) => {
@@ -234,17 +243,23 @@ impl Worker {
 
     /// Polls a new task at once if this thread runs tasks of executor `serial`, else gives it back.
     pub(crate) fn run_here(serial: u32, task: Runnable) -> Result<(), Runnable> {
-        let Some(worker) = Worker::current() else {
+        let Some(nested) = Worker::nest(serial) else {
             return Err(task);
         };
+        nested.0.run(task);
+        Ok(())
+    }
+
+    /// For a poll inside a poll. `None` if this thread runs no tasks of executor `serial`, or there are too
+    /// many such polls inside one another.
+    pub(crate) fn nest(serial: u32) -> Option<Nested> {
+        let worker = Worker::current()?;
         let depth = worker.eager_depth.get();
         if worker.executor.shared.serial != serial || !worker.runs_tasks() || depth >= EAGER_DEPTH {
-            return Err(task);
+            return None;
         }
         worker.eager_depth.set(depth + 1);
-        worker.run(task);
-        worker.eager_depth.set(depth);
-        Ok(())
+        Some(Nested(worker))
     }
 
     /// The worker that this thread is.
@@ -275,6 +290,15 @@ impl Worker {
 
     pub(crate) fn shard(&self) -> usize {
         self.shard
+    }
+}
+
+/// A poll inside another one, see [`Worker::nest`].
+pub(crate) struct Nested(Rc<Worker>);
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        self.0.eager_depth.set(self.0.eager_depth.get() - 1);
     }
 }
 

@@ -1,12 +1,13 @@
 //! Waiting until something has become true of what a mutex guards.
 //!
-//! The waiter listens before it lets go of the mutex. Whoever makes the condition true holds the mutex
-//! for that, so it does so before the waiter looked, or after the waiter listened: no notification falls
-//! in between, and none needs a fence of its own.
+//! The waiter is in the line before it lets go of the mutex. Whoever makes the condition true holds the mutex
+//! for that, so it does so before the waiter looked, or after the waiter came: no notification falls in
+//! between, and none needs a fence of its own.
 
 use std::fmt;
+use std::future::poll_fn;
 
-use super::event::{Event, listener};
+use super::line::{Line, Place};
 use super::mutex::MutexGuard;
 
 /// Where tasks wait for a condition on the value of a [`Mutex`](super::Mutex). As with every condition
@@ -34,7 +35,7 @@ use super::mutex::MutexGuard;
 /// # });
 /// ```
 pub struct Condition {
-    event: Event,
+    line: Line,
 }
 
 impl Condition {
@@ -42,16 +43,16 @@ impl Condition {
     #[cfg(not(urpc_loom))]
     #[must_use]
     pub const fn new() -> Self {
-        let event = Event::new();
-        Self { event }
+        let line = Line::new();
+        Self { line }
     }
 
     /// A condition nobody waits for.
     #[cfg(urpc_loom)]
     #[must_use]
     pub fn new() -> Self {
-        let event = Event::new();
-        Self { event }
+        let line = Line::new();
+        Self { line }
     }
 
     /// Lets go of the mutex, waits for a notification, and takes the mutex again.
@@ -61,33 +62,28 @@ impl Condition {
     /// received is passed on to another waiter, if there is one.
     pub async fn wait<'a, T: ?Sized>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         let mutex = guard.mutex();
-        listener!(self.event => listener);
-        drop(guard);
-        // Dropped while it waits, the listener passes on what it received.
-        listener.await;
-        let received = Received(self);
+        let mut guard = Some(guard);
+        // Dropped from here on, it passes on what it received.
+        let mut place = Place::new(&self.line);
+        poll_fn(|cx| {
+            let called = place.poll(cx);
+            guard = None;
+            called
+        })
+        .await;
         let guard = mutex.lock().await;
-        std::mem::forget(received);
+        place.done();
         guard
     }
 
     /// Wakes one of the waiting tasks, if there is one: each notification another task.
     pub fn notify_one(&self) {
-        self.event.notify_additional_relaxed(1);
+        self.line.call_one();
     }
 
     /// Wakes all tasks that wait now.
     pub fn notify_all(&self) {
-        self.event.notify_additional_relaxed(usize::MAX);
-    }
-}
-
-/// A notification that its receiver has not acted on yet.
-struct Received<'a>(&'a Condition);
-
-impl Drop for Received<'_> {
-    fn drop(&mut self) {
-        self.0.notify_one();
+        self.line.call_all();
     }
 }
 

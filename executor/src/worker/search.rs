@@ -23,10 +23,12 @@ impl Worker {
             unreachable!("work() is called with a processor in hand");
         };
         while !self.must_leave() {
-            if let Some(task) = self.next.take() {
+            if let Some(task) = self.take_next() {
                 self.run(task);
             } else if finished(self) {
                 break;
+            } else if let Some(task) = self.local(processor) {
+                self.run(task);
             } else {
                 match self.find(processor) {
                     Found::Task(task) => self.run(task),
@@ -37,13 +39,24 @@ impl Worker {
         }
     }
 
-    /// The order of search. A scan costs cache misses, so it comes only when nothing is ready here
-    /// (R15), and before a theft, because what it finds is a caller who waits.
+    /// Takes a task of its own, unless it is time to look at everything.
+    #[inline]
+    fn local(&self, processor: &Processor) -> Option<Runnable> {
+        if self.since_scan.get() < TASKS_PER_SCAN {
+            processor.local.pop()
+        } else {
+            None
+        }
+    }
+
+    /// The order of search after [`local`](Self::local). A scan costs cache misses, so it comes only when
+    /// nothing is ready here (R15), and before a theft, because what it finds is a caller who waits.
+    #[inline(never)]
     fn find(&self, processor: &Processor) -> Found {
         if self.since_scan.get() >= TASKS_PER_SCAN {
             return self.look_around(processor);
         }
-        if let Some(task) = processor.local.pop().or_else(|| self.injected()) {
+        if let Some(task) = self.injected() {
             return Found::Task(task);
         }
         if self.main_is_woken() {

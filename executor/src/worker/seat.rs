@@ -32,6 +32,7 @@ impl Seat {
             role,
             shard,
             next: Cell::new(None),
+            has_next: Cell::new(false),
             place: Cell::new(match executor.shared.ordered() {
                 None => Place::Local,
                 Some(_) => Place::Ordered,
