@@ -5,6 +5,7 @@
 pub mod around;
 pub mod base;
 pub mod child;
+pub mod oneself;
 pub mod pair;
 pub mod report;
 pub mod shared;
