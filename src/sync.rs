@@ -33,6 +33,7 @@ mod event;
 mod gate;
 mod line;
 mod mutex;
+mod spot;
 #[cfg(all(test, not(urpc_loom)))]
 mod tests;
 

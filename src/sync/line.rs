@@ -2,12 +2,14 @@
 //!
 //! Each who comes gets the next number. All numbers below `gone` were called or have given up, and of the
 //! others those are in the line that have not given up. So who was called learns it without a lock. The lock is
-//! held for a few instructions, in which nothing is woken.
+//! held for a few instructions, in which nothing is woken. Who comes when nobody waits needs no number and no
+//! lock: it takes the [`Spot`] before the line.
 
 use std::collections::VecDeque;
 use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
 
+use super::spot::{Called, Spot, Turn};
 use sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
 
 #[cfg(not(urpc_loom))]
@@ -23,6 +25,7 @@ mod sync {
 
 /// See the [module's documentation](self).
 pub(super) struct Line {
+    spot: Spot,
     /// The next number, and the first that was not called. Written under the lock.
     come: AtomicUsize,
     gone: AtomicUsize,
@@ -34,6 +37,7 @@ impl Line {
     #[cfg(not(urpc_loom))]
     pub(super) const fn new() -> Self {
         Self {
+            spot: Spot::new(),
             come: AtomicUsize::new(0),
             gone: AtomicUsize::new(0),
             waiting: Mutex::new(VecDeque::new()),
@@ -43,6 +47,7 @@ impl Line {
     #[cfg(urpc_loom)]
     pub(super) fn new() -> Self {
         Self {
+            spot: Spot::new(),
             come: AtomicUsize::new(0),
             gone: AtomicUsize::new(0),
             waiting: Mutex::new(VecDeque::new()),
@@ -53,25 +58,45 @@ impl Line {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// True if nobody seems to wait behind the spot.
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.come.load(Ordering::Relaxed) == self.gone.load(Ordering::Relaxed)
+    }
+
     /// Calls the first, if there is one. It fences nothing: who is sure to be called has come before something
     /// that happened before this.
     #[inline]
     pub(super) fn call_one(&self) {
-        if self.come.load(Ordering::Relaxed) != self.gone.load(Ordering::Relaxed) {
-            let mut waiting = self.lock();
-            let first = waiting.pop_front();
-            if let Some((number, _)) = first {
-                self.set_gone(number.wrapping_add(1));
-            }
-            drop(waiting);
-            if let Some((_, waker)) = first {
-                waker.wake();
-            }
+        match self.spot.call() {
+            Called::Waiter(waker) => waker.wake(),
+            Called::Renewing => {}
+            Called::Nobody if self.is_empty() => {}
+            Called::Nobody => self.call_first(),
+        }
+    }
+
+    fn call_first(&self) {
+        let mut waiting = self.lock();
+        let first = waiting.pop_front();
+        self.set_gone(match &first {
+            Some((number, _)) if !waiting.is_empty() => number.wrapping_add(1),
+            _ => self.come.load(Ordering::Relaxed),
+        });
+        drop(waiting);
+        if let Some((_, waker)) = first {
+            waker.wake();
         }
     }
 
     /// Calls all that wait now.
     pub(super) fn call_all(&self) {
+        if let Called::Waiter(waker) = self.spot.call() {
+            waker.wake();
+        }
+        if self.is_empty() {
+            return;
+        }
         let mut waiting = self.lock();
         let all = std::mem::take(&mut *waiting);
         self.set_gone(self.come.load(Ordering::Relaxed));
@@ -92,6 +117,45 @@ impl Line {
         gone.wrapping_sub(number).cast_signed() > 0
     }
 
+    /// Takes a number.
+    fn come(&self, waker: &Waker) -> usize {
+        let waker = waker.clone();
+        let mut waiting = self.lock();
+        let number = self.come.load(Ordering::Relaxed);
+        waiting.push_back((number, waker));
+        self.come.store(number.wrapping_add(1), Ordering::Relaxed);
+        number
+    }
+
+    /// Another waker for who was polled for another reason. False if it was called meanwhile.
+    fn renew(&self, number: usize, waker: &Waker) -> bool {
+        let mut waiting = self.lock();
+        if self.was_called(number) {
+            return false;
+        }
+        let index = self.index(&waiting, number);
+        let before = std::mem::replace(&mut waiting[index].1, waker.clone());
+        drop(waiting);
+        drop(before); // perhaps the last reference to a task
+        true
+    }
+
+    /// False if it was called meanwhile.
+    fn give_up(&self, number: usize) -> bool {
+        let mut waiting = self.lock();
+        if self.was_called(number) {
+            return false;
+        }
+        let index = self.index(&waiting, number);
+        let given_up = waiting.remove(index);
+        if waiting.is_empty() {
+            self.set_gone(self.come.load(Ordering::Relaxed));
+        }
+        drop(waiting);
+        drop(given_up); // perhaps the last reference to a task
+        true
+    }
+
     /// Where in the line one is that has come and was not called. Under the lock.
     fn index(&self, waiting: &VecDeque<(usize, Waker)>, number: usize) -> usize {
         let gone = self.gone.load(Ordering::Relaxed);
@@ -110,6 +174,7 @@ pub(super) struct Place<'a> {
 #[derive(Clone, Copy)]
 enum State {
     New,
+    AtTheSpot(Turn),
     Waiting(usize),
     Called,
 }
@@ -123,41 +188,33 @@ impl<'a> Place<'a> {
     /// Waits to be called. The first poll only takes the place.
     #[inline]
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.state {
+        let called = match self.state {
             State::New => {
-                let mut waiting = self.line.lock();
-                let number = self.line.come.load(Ordering::Relaxed);
-                waiting.push_back((number, cx.waker().clone()));
-                let next = number.wrapping_add(1);
-                self.line.come.store(next, Ordering::Relaxed);
-                self.state = State::Waiting(number);
-                Poll::Pending
+                self.take(cx.waker());
+                false
             }
-            State::Waiting(number) if self.line.was_called(number) => {
-                self.state = State::Called;
-                Poll::Ready(())
+            State::AtTheSpot(turn) => {
+                self.line.spot.is_over(turn) || !self.line.spot.renew(turn, cx.waker())
             }
-            State::Waiting(number) => self.renew(number, cx.waker()),
-            State::Called => Poll::Ready(()),
+            State::Waiting(number) => {
+                self.line.was_called(number) || !self.line.renew(number, cx.waker())
+            }
+            State::Called => true,
+        };
+        if !called {
+            return Poll::Pending;
         }
+        self.state = State::Called;
+        Poll::Ready(())
     }
 
-    /// It was polled for another reason, perhaps by another task.
-    #[cold]
-    fn renew(&mut self, number: usize, waker: &Waker) -> Poll<()> {
-        let mut waiting = self.line.lock();
-        if self.line.was_called(number) {
-            self.state = State::Called;
-            return Poll::Ready(());
-        }
-        let index = self.line.index(&waiting, number);
-        let own = &mut waiting[index].1;
-        if !own.will_wake(waker) {
-            let before = std::mem::replace(own, waker.clone());
-            drop(waiting);
-            drop(before); // perhaps the last reference to a task
-        }
-        Poll::Pending
+    #[inline]
+    fn take(&mut self, waker: &Waker) {
+        let first = self.line.is_empty();
+        self.state = match first.then(|| self.line.spot.take(waker)).flatten() {
+            Some(turn) => State::AtTheSpot(turn),
+            None => State::Waiting(self.line.come(waker)),
+        };
     }
 
     /// It was called, and has acted on that: there is nothing to pass on.
@@ -169,18 +226,13 @@ impl<'a> Place<'a> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        if let State::Waiting(number) = self.state {
-            let mut waiting = self.line.lock();
-            if self.line.was_called(number) {
-                self.state = State::Called;
-            } else {
-                let index = self.line.index(&waiting, number);
-                let given_up = waiting.remove(index);
-                drop(waiting);
-                drop(given_up); // perhaps the last reference to a task
-            }
-        }
-        if let State::Called = self.state {
+        let called = match self.state {
+            State::New => false,
+            State::AtTheSpot(turn) => !self.line.spot.give_up(turn),
+            State::Waiting(number) => !self.line.give_up(number),
+            State::Called => true,
+        };
+        if called {
             self.line.call_one();
         }
     }
@@ -198,20 +250,34 @@ mod loom_line {
     }
 
     /// Two wait; one gives up while somebody is called: whoever of them was meant, the other one is called.
-    #[test]
-    fn loom_a_call_is_not_lost_with_who_gives_up() {
-        loom::model(|| {
+    fn one_gives_up(second_gives_up: bool) {
+        loom::model(move || {
             let line = Arc::new(Line::new());
             let other = line.clone();
-            let mut first = Place::new(&line);
-            let mut second = Place::new(&line);
-            assert!(!poll(&mut first) && !poll(&mut second));
+            let mut places = [Place::new(&line), Place::new(&line)];
+            assert!(places.iter_mut().all(|place| !poll(place)));
             let caller = thread::spawn(move || other.call_one());
-            drop(first);
+            let [first, second] = places;
+            let (given_up, mut waits) = if second_gives_up {
+                (second, first)
+            } else {
+                (first, second)
+            };
+            drop(given_up);
             caller.join().unwrap();
-            assert!(poll(&mut second));
-            second.done();
+            assert!(poll(&mut waits));
+            waits.done();
         });
+    }
+
+    #[test]
+    fn loom_a_call_is_not_lost_with_the_first_that_gives_up() {
+        one_gives_up(false);
+    }
+
+    #[test]
+    fn loom_a_call_is_not_lost_with_the_second_that_gives_up() {
+        one_gives_up(true);
     }
 
     /// Two callers and two who wait, one of whom comes meanwhile: each call is another one's.
@@ -237,6 +303,28 @@ mod loom_line {
                 assert!(poll(&mut second));
             }
             second.done();
+        });
+    }
+
+    /// Somebody is called while it is polled for another reason, and what the caller did before is seen.
+    #[test]
+    fn loom_a_call_is_seen_by_who_is_just_polled() {
+        loom::model(|| {
+            let line = Arc::new((Line::new(), loom::cell::UnsafeCell::new(0)));
+            let other = line.clone();
+            let mut place = Place::new(&line.0);
+            assert!(!poll(&mut place));
+            let caller = thread::spawn(move || {
+                other.1.with_mut(|_| {});
+                other.0.call_one();
+            });
+            if poll(&mut place) {
+                line.1.with_mut(|_| {});
+            } else {
+                caller.join().unwrap();
+                assert!(poll(&mut place));
+            }
+            place.done();
         });
     }
 }
