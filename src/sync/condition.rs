@@ -65,13 +65,16 @@ impl Condition {
         let mut guard = Some(guard);
         // Dropped from here on, it passes on what it received.
         let mut place = Place::new(&self.line);
-        poll_fn(|cx| {
+        let at_once = poll_fn(|cx| {
             let called = place.poll(cx);
             guard = None;
-            called
+            called.map(|()| mutex.try_lock())
         })
         .await;
-        let guard = mutex.lock().await;
+        let guard = match at_once {
+            Some(guard) => guard,
+            None => mutex.lock().await,
+        };
         place.done();
         guard
     }

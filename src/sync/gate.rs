@@ -61,19 +61,12 @@ impl Gate {
             .is_ok()
     }
 
-    /// Waits for its turn.
+    /// Waits for its turn, where [`try_enter`](Self::try_enter) was false.
     ///
     /// # Cancellation
     /// Its place is given up; if its turn had come, the next one's has.
-    #[inline]
-    pub(super) async fn enter(&self) {
-        if !self.try_enter() {
-            self.wait().await;
-        }
-    }
-
     #[cold]
-    async fn wait(&self) {
+    pub(super) async fn wait(&self) {
         let place = Place::take(self);
         loop {
             listener!(self.queue => listener);
@@ -155,6 +148,12 @@ mod loom_gate {
         matches!(future.poll(&mut cx), Poll::Ready(()))
     }
 
+    async fn enter(gate: &Gate) {
+        if !gate.try_enter() {
+            gate.wait().await;
+        }
+    }
+
     /// Polls to the end. Under loom a future that waits for ever is a model that does not end.
     fn finish(mut future: Pin<&mut impl Future<Output = ()>>) {
         while !poll(future.as_mut()) {
@@ -167,7 +166,7 @@ mod loom_gate {
 
     impl Guarded {
         fn visit(&self) {
-            finish(pin!(self.0.enter()));
+            finish(pin!(enter(&self.0)));
             self.1.with_mut(|_| {});
             self.0.leave();
         }
@@ -207,7 +206,7 @@ mod loom_gate {
                 thread::spawn(move || gate.visit())
             };
             {
-                let mut given_up = pin!(gate.0.enter());
+                let mut given_up = pin!(enter(&gate.0));
                 assert!(!poll(given_up.as_mut()));
                 gate.0.leave();
             }

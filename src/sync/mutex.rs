@@ -62,7 +62,10 @@ impl<T: ?Sized> Mutex<T> {
     /// Dropping the future gives up its place in the queue.
     #[inline]
     pub async fn lock(&self) -> MutexGuard<'_, T> {
-        self.gate.enter().await;
+        if let Some(guard) = self.try_lock() {
+            return guard;
+        }
+        self.gate.wait().await;
         self.guard()
     }
 
