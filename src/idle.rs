@@ -34,12 +34,16 @@ impl Idle for Node {
         if busy {
             self.see_to_urgent_calls(worker, None);
             spare::let_go_if_in_the_way();
+            let bindings = self.local_bindings();
+            if bindings.is_empty() {
+                return found;
+            }
             // A busy worker may not come to rest for long: who sleeps on our messages is rung now.
             self.expire(Nanos::coarse());
             // Pairs as in `ring_sleepers`.
             fence(Ordering::SeqCst);
             let now = Nanos::now();
-            for binding in self.local_bindings().iter() {
+            for binding in bindings.iter() {
                 binding.tell_drained();
                 binding.ring_if_stuck(now);
             }

@@ -58,6 +58,10 @@ enum Place {
 /// The context of a thread that runs tasks, as an [`Idle`](crate::Idle) sees it.
 pub struct Worker {
     executor: Executor,
+    /// The executor's, at hand.
+    serial: u32,
+    /// No other worker can help with what is ready here.
+    alone: bool,
     /// `None` for guests, and for a thread in `block_on` that only waits.
     processor: Option<Processor>,
     role: Role,
@@ -184,6 +188,7 @@ impl Worker {
 
     /// Takes up a task that has become ready on this thread. Gives it back if this thread has no
     /// place for it.
+    #[inline(always)]
     fn ready(&self, task: Runnable) -> Result<(), Runnable> {
         let shared = &self.executor.shared;
         match &self.processor {
@@ -204,7 +209,7 @@ impl Worker {
                 };
                 // One is for this worker itself. The look is a hint, without a fence: if it misses
                 // a worker that goes to rest just now, the task is only run here, a little later.
-                if queued >= 2 && shared.rest.anybody() {
+                if queued >= 2 && !self.alone && shared.rest.anybody() {
                     shared.wake_one_hinted();
                 }
                 Ok(())
@@ -232,7 +237,7 @@ impl Worker {
         let mut task = Some(task);
         let _ = CURRENT.try_with(|current| {
             if let Some(worker) = &*current.borrow()
-                && worker.executor.shared.serial == serial
+                && worker.serial == serial
                 && let Some(ready) = task.take()
             {
                 task = worker.ready(ready).err();
@@ -255,7 +260,7 @@ impl Worker {
     pub(crate) fn nest(serial: u32) -> Option<Nested> {
         let worker = Worker::current()?;
         let depth = worker.eager_depth.get();
-        if worker.executor.shared.serial != serial || !worker.runs_tasks() || depth >= EAGER_DEPTH {
+        if worker.serial != serial || !worker.runs_tasks() || depth >= EAGER_DEPTH {
             return None;
         }
         worker.eager_depth.set(depth + 1);

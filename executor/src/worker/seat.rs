@@ -28,6 +28,8 @@ impl Seat {
         };
         let worker = Rc::new(Worker {
             executor: executor.clone(),
+            serial: executor.shared.serial,
+            alone: executor.processors() == 1,
             processor,
             role,
             shard,
