@@ -29,12 +29,13 @@ fn main() {
     let args = Args::parse();
     // Before any thread is started: all of them are to share one CPU.
     pin(cpus()[0]);
-    let contenders: [Box<dyn Contender>; 6] = [
-        Box::new(Urpc::start()),
+    let contenders: [Box<dyn Contender>; 7] = [
+        Box::new(Urpc::start(1)),
         Box::new(Tokio::current_thread()),
         Box::new(Tokio::multi_thread()),
         Box::new(AsyncExecutor),
         Box::new(KernelThreads),
+        Box::new(Urpc::start(2)),
         Box::new(Floor),
     ];
     let [ours, .., floor] = &contenders;

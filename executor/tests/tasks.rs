@@ -53,6 +53,58 @@ fn spawn_queues_and_spawn_eager_polls_at_once() {
 }
 
 #[test]
+fn an_eager_task_that_panics_tells_its_handle_and_nobody_else() {
+    watched(|| {
+        let executor = executor(1);
+        let inner = executor.clone();
+        executor.block_on(async move {
+            let at_once = inner.spawn_eager(async { panic!("at once") });
+            assert!(at_once.is_finished());
+            let error = at_once.await.expect_err("it panicked");
+            assert_eq!(error.to_string(), "the task panicked: at once");
+            let later = inner.spawn_eager(async {
+                two_yields().await;
+                panic!("later");
+            });
+            let error = later.await.expect_err("it panicked");
+            assert_eq!(error.to_string(), "the task panicked: later");
+        });
+        executor.shutdown();
+    });
+}
+
+#[test]
+fn an_eager_task_that_waits_goes_on_detached_and_can_be_aborted() {
+    watched(|| {
+        let executor = executor(1);
+        let inner = executor.clone();
+        executor.block_on(async move {
+            let ran = Arc::new(AtomicBool::new(false));
+            let set = ran.clone();
+            drop(inner.spawn_eager(async move {
+                two_yields().await;
+                set.store(true, Ordering::SeqCst);
+            }));
+            assert!(!ran.load(Ordering::SeqCst), "it waits");
+            while !ran.load(Ordering::SeqCst) {
+                urpc_executor::yield_now().await;
+            }
+            let aborted = inner.spawn_eager(std::future::pending::<()>());
+            assert!(!aborted.is_finished());
+            aborted.abort();
+            assert!(aborted.await.expect_err("aborted").is_aborted());
+        });
+        executor.shutdown();
+    });
+}
+
+/// The first is lost on an eager task, which is polled twice at its beginning.
+async fn two_yields() {
+    urpc_executor::yield_now().await;
+    urpc_executor::yield_now().await;
+}
+
+#[test]
 fn deeply_nested_eager_tasks_are_queued_in_the_end() {
     fn descend(
         executor: Executor,
