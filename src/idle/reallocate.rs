@@ -204,8 +204,10 @@ impl Node {
         }
         note!(let lent);
         let grant = lender.lend(words, returned, cpu, stay);
+        let counters = &peer.counters;
         let outcome = grant.map(|grant| {
             note!(Donate at lent, peer);
+            add(&counters.crossings, 1);
             let grant = match held {
                 None => grant,
                 Some(held) => grant.under(held.grant),
@@ -227,9 +229,8 @@ impl Node {
             begun,
             if held.is_some() { stay } else { limit },
         );
-        let counters = &peer.counters;
         add(&counters.donations_given, 1);
-        add(&counters.crossings, 2);
+        add(&counters.crossings, 1);
         add(&counters.system_calls, 2);
         match outcome {
             Outcome::Returned => {
