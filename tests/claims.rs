@@ -184,11 +184,15 @@ fn answer(bound: &Bound, sequence: u32) {
 #[test]
 fn a_peer_that_calls_itself_awake_and_is_not_has_its_own_calls_time_out() {
     let _w = watchdog();
-    let (lent, _) = lied_to(|bound| {
+    let (lent, returned) = lied_to(|bound| {
         answer(bound, OPENING);
         presence(bound, u32::MAX, 0);
     });
-    assert_eq!(lent, 0, "who is awake needs no processor");
+    assert_eq!(
+        (lent, returned),
+        (1, 0),
+        "it seemed to be busy, and was lent one"
+    );
 }
 
 #[test]

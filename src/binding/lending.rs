@@ -7,7 +7,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use urpc_donate::policy::PeerView;
+use urpc_donate::policy::{PeerView, STUCK};
 use urpc_donate::{GrantWords, Lender, Outcome, Presence, View};
 
 use super::{Binding, NEVER_RUNG};
@@ -15,10 +15,6 @@ use crate::node::page;
 use crate::note::note;
 use crate::stats::add;
 use crate::wire::Nanos;
-
-/// A worker that is busy with the replies of one donation has run out of work by then, and lends its processor
-/// again; and a peer that is rung so late has lost about what waking it takes.
-const STUCK: Duration = Duration::from_micros(50);
 
 impl Binding {
     /// The peer's presence, as its page says it now.
@@ -38,17 +34,14 @@ impl Binding {
     /// What the policy has to know of this peer.
     pub(crate) fn view(&self, now: Nanos) -> PeerView {
         let unread = self.wants_attention();
+        let if_unread = |ask: &dyn Fn() -> Duration| if unread { ask() } else { Duration::ZERO };
         PeerView {
             unread,
             outstanding: self.outstanding(),
             presence: self.seen_presence(),
             landing_free: unread && self.free_landing().is_some(),
-            barred: unread && self.backoff.bars(now.0),
-            unserved: if unread {
-                self.unserved(now)
-            } else {
-                Duration::ZERO
-            },
+            barred: if_unread(&|| self.backoff.bars(now.0)),
+            unserved: if_unread(&|| self.unserved(now)),
             streak: self.streak.load(Ordering::Relaxed),
             rung: self.is_rung(),
             urgent: false,
@@ -195,7 +188,8 @@ impl Binding {
     }
 
     /// Rings if the peer may sleep on what busy workers have seen waiting for it for a while. (What is younger may be
-    /// found, or lent a processor, without a system call.)
+    /// found, or lent a processor by who has by then run out of the replies of the last donation, without a system
+    /// call.)
     pub(crate) fn ring_if_stuck(&self, now: Nanos) {
         if self.wants_attention() && self.unserved(now) >= STUCK && self.needs_a_ring() {
             self.ring();

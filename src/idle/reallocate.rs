@@ -105,8 +105,8 @@ impl Node {
         let mut views = VIEWS.take();
         let mut left = Left::Look;
         for _ in 0..=peers.len() {
-            // Who waits longest is a question only where there are several.
-            let now = if peers.len() > 1 {
+            // For how long is a question only where there are several, or where one is awake.
+            let now = if peers.len() > 1 || peers.iter().any(|peer| peer.seen_presence().awake()) {
                 Nanos::now()
             } else {
                 Nanos::coarse()
