@@ -110,15 +110,15 @@ impl Seat {
         self.place.store(Place::Running as u32, Ordering::Relaxed);
     }
 
-    /// One sleep on the own word and on one or two that peers write, while they are `ticket` and what was seen
-    /// there. False if it is `until`.
+    /// One sleep on the own word and on one or two that peers change, while they are `ticket` and what was seen
+    /// there. May end at any time.
     pub(crate) fn sleep_beside(
         &self,
         ticket: u32,
         shared: &[(&AtomicU32, u32)],
         until: Option<Instant>,
-    ) -> bool {
-        sleep_on_all(&self.ticket, ticket, shared, until)
+    ) {
+        sleep_on_all(&self.ticket, ticket, shared, until);
     }
 
     pub(crate) fn sit(&self, place: Place) {

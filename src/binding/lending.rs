@@ -3,12 +3,13 @@
 //! A peer's presence, grants and progress are claims of its own. Believing a false one delays that peer's
 //! calls, and nothing else.
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
+use urpc_channel::{GrantWords, WakeWords};
 use urpc_donate::policy::{PeerView, STUCK};
-use urpc_donate::{GrantWords, Lender, Outcome, Presence, View};
+use urpc_donate::{Lender, Outcome, Presence, Signal, View, Words};
 
 use super::{Binding, NEVER_RUNG};
 use crate::node::page;
@@ -99,9 +100,24 @@ impl Binding {
         (0..self.lenders.len()).find(|&k| self.lenders[k].is_free(inbox.returned(k)))
     }
 
-    pub(crate) fn lender(&self, k: usize) -> (&Lender, GrantWords<'_>) {
-        let words = self.channel.outbox().grant(k);
-        (&self.lenders[k], grant_words(words))
+    pub(crate) fn lender(&self, k: usize) -> (&Lender, Words<'_>) {
+        let channel = &self.channel;
+        let words = words(
+            channel.outbox().grant(k),
+            channel.inbox().returned(k),
+            self.wakes.lent_to_peer(k),
+        );
+        (&self.lenders[k], words)
+    }
+
+    /// The words of landing `k` of this side.
+    pub(crate) fn landing_words(&self, k: usize) -> Words<'_> {
+        let channel = &self.channel;
+        words(
+            channel.inbox().grant(k),
+            channel.outbox().returned(k),
+            self.wakes.lent_to_us(k),
+        )
     }
 
     /// Processor `id`, or one that was lent to us, is about to be lent to the peer. False if the channel is
@@ -213,11 +229,18 @@ impl Binding {
     }
 }
 
-/// The words of the channel's page, as `donate` wants them.
-pub(crate) fn grant_words(words: urpc_channel::GrantWords<'_>) -> GrantWords<'_> {
-    GrantWords {
-        grant: words.grant,
-        cpu: words.cpu,
-        limit_us: words.limit_us,
+/// The words of one landing, as `donate` wants them.
+fn words<'a>(granted: GrantWords<'a>, returned: &'a AtomicU32, wakes: WakeWords<'a>) -> Words<'a> {
+    Words {
+        grant: Signal {
+            says: granted.grant,
+            wake: wakes.grant,
+        },
+        cpu: granted.cpu,
+        limit_us: granted.limit_us,
+        returned: Signal {
+            says: returned,
+            wake: wakes.returned,
+        },
     }
 }

@@ -193,7 +193,6 @@ impl Node {
         });
         let before = peer.begin_donation();
         let (lender, words) = peer.lender(k);
-        let returned = peer.channel.inbox().returned(k);
         if !peer.hand_over(id) {
             peer.take_back(id);
             return true; // it has just been closed: as if it were back already
@@ -203,7 +202,7 @@ impl Node {
             held.begin_rest();
         }
         note!(let lent);
-        let grant = lender.lend(words, returned, cpu, stay);
+        let grant = lender.lend(words, cpu, stay);
         let counters = &peer.counters;
         let outcome = grant.map(|grant| {
             note!(Donate at lent, peer);
@@ -212,7 +211,7 @@ impl Node {
                 None => grant,
                 Some(held) => grant.under(held.grant),
             };
-            lender.wait(grant, words, returned, seat, ticket, begun + stay)
+            lender.wait(grant, words, seat, ticket, begun + stay)
         });
         if let Some(held) = held {
             held.end_rest();
