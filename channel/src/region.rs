@@ -65,7 +65,7 @@ impl Region {
 
     /// Maps what a peer made with [`Region::create_open`], for writing, and seals it. Closes the descriptor.
     pub(crate) fn accept_open(fd: OwnedFd, len: usize) -> Result<Region, RegionError> {
-        sealed::examine_kind(&fd)?;
+        sealed::seals(&fd)?; // so it may be mapped
         let region = Region::map(&fd, len, ProtFlags::READ | ProtFlags::WRITE)?;
         // What cannot be sealed is named by the look that follows. Before, the peer could have changed it behind
         // the look.

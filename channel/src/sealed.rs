@@ -96,19 +96,18 @@ pub(crate) fn seal(fd: impl AsFd) -> io::Result<()> {
     Ok(fs::fcntl_add_seals(fd, SEALS)?)
 }
 
-/// Memory of the kind that seals protect, and nothing else that could be mapped.
-pub(crate) fn examine_kind(fd: impl AsFd) -> Result<(), RegionError> {
-    let kind = fs::fstatfs(fd)?.f_type as u64;
+/// The seals of what can be sealed, which nothing else is that could be mapped: no file, no device, no huge page.
+pub(crate) fn seals(fd: impl AsFd) -> Result<SealFlags, RegionError> {
+    let kind = fs::fstatfs(&fd)?.f_type as u64;
     if kind != TMPFS_MAGIC {
         return Err(RegionError::NotMemory { found: kind });
     }
-    Ok(())
+    Ok(fs::fcntl_get_seals(fd)?)
 }
 
 /// All that the module promises. True from then on, since it is sealed.
 pub(crate) fn examine(fd: impl AsFd, len: usize) -> Result<(), RegionError> {
-    examine_kind(&fd)?;
-    let missing = SEALS.difference(fs::fcntl_get_seals(&fd)?);
+    let missing = SEALS.difference(seals(&fd)?);
     if !missing.is_empty() {
         return Err(RegionError::Unsealed {
             missing: missing.bits(),

@@ -5,7 +5,7 @@
 //! | `Running` | nothing | the changed ticket, which it reads before it sleeps |
 //! | `Word` | its own word | a futex wake |
 //! | `Bell` | the bell, an epoll of the process | the caller of `wake`, who must ring the bell |
-//! | `Lent` | its own word and a peer's, or two peers' | a futex wake |
+//! | `Lent` | its own word and one that a peer changes, or two | a futex wake |
 //!
 //! The ticket changes with every wake, before anything else. Whoever sleeps names the ticket it saw
 //! *before* its last look for work; a wake after that look therefore ends the sleep, or prevents it.

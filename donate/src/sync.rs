@@ -1,6 +1,6 @@
 //! The atomics and the two kernel calls this crate sleeps with, or loom's in their place.
 //!
-//! A thread sleeps on one word of its own process, or on that and one or two that peers write. The
+//! A thread sleeps on one word of its own process, or on that and one or two that peers change. The
 //! waker changes the word before it wakes, always: the kernel can lose a wake on an unchanged word.
 
 #[cfg(not(all(test, urpc_loom)))]
