@@ -29,7 +29,8 @@ pub struct WakeWords<'a> {
     pub returned: &'a AtomicU32,
 }
 
-/// See the [module's documentation](self).
+/// The words of one channel that threads of either process sleep on and the other process wakes. Both can write all
+/// of it, so nothing is to be concluded from it.
 #[derive(Debug)]
 pub struct WakePage {
     region: Region,
