@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use rustix::thread::CpuSet;
 
 /// The variable with a child's role and its arguments, separated by blanks.
-const ROLE: &str = "URPC_BENCH_ROLE";
+pub const ROLE: &str = "URPC_BENCH_ROLE";
 
 /// A process in a role; it ends with this value.
 pub struct Child(std::process::Child);

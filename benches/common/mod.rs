@@ -4,7 +4,9 @@
 
 pub mod around;
 pub mod base;
+pub mod callgrind;
 pub mod child;
+pub mod curves;
 pub mod pair;
 pub mod report;
 pub mod shared;
@@ -22,6 +24,7 @@ pub fn played_a_role() -> bool {
         ["handover", path, cpu, ping, socket] => base::handover_child(path, cpu, ping, socket),
         ["passer", name, next] => around::passer_child(name, next),
         ["server", name, processors] => pair::server_child(name, processors),
+        ["stepped", kind, calls] => callgrind::stepped_child(kind, calls),
         ["stopped", name, path] => stopped::stopped_child(name, path),
         ["tokio", name] => tokio::tokio_child(name, None),
         ["tokio", name, cpu] => tokio::tokio_child(name, Some(cpu)),

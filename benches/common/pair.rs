@@ -18,7 +18,7 @@ pub trait Calc {
     async fn add(&self, a: i64, b: i64) -> i64;
 }
 
-struct Sums;
+pub struct Sums;
 
 impl Calc for Sums {
     async fn add(&self, a: i64, b: i64) -> i64 {
