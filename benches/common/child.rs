@@ -29,6 +29,11 @@ impl Child {
         assert!(said.is_ok_and(|n| n > 0), "the child ended: role `{role}`");
         Self(child)
     }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
 }
 
 impl Drop for Child {

@@ -153,6 +153,16 @@ impl Pair {
         });
         super::report::median(taken)
     }
+
+    /// A time in which nobody does anything.
+    pub fn idle(&self, time: Duration) {
+        self.runtime.block_on(urpc::time::sleep(time));
+    }
+
+    /// The server's process.
+    pub fn server(&self) -> u32 {
+        self.peer.credentials().pid as u32
+    }
 }
 
 /// `callers` tasks, each of which makes its share of the calls. How many calls that are.
