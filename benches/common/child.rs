@@ -34,6 +34,11 @@ impl Child {
     pub fn id(&self) -> u32 {
         self.0.id()
     }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(mut self) {
+        let _ = self.0.wait();
+    }
 }
 
 impl Drop for Child {

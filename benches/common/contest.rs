@@ -141,17 +141,24 @@ const URPC: Entry = Entry {
     places: &[Place::Apart],
     start: |_| Box::new(Pair::start(1, 1)),
 };
-/// With a server that has no processor of its own.
-const URPC_DONATES: Entry = Entry {
-    name: "urpc S=0",
-    places: &[Place::Apart],
-    start: |_| Box::new(Pair::start(1, 0)),
-};
+/// With a server that has no processor of its own; and one whose processor never rests, as others poll.
+const OURS: [Entry; 2] = [
+    Entry {
+        name: "urpc S=0",
+        places: &[Place::Apart],
+        start: |_| Box::new(Pair::start(1, 0)),
+    },
+    Entry {
+        name: "urpc polling",
+        places: &[Place::Apart],
+        start: |_| Box::new(Pair::start_polling(1, 1)),
+    },
+];
 
 /// Measures urpc, and the `others` that were asked for; reports; and says who is ahead of urpc.
 pub fn run(args: &Args, others: &[Entry]) {
     let wanted = |entry: &&Entry| LINES.iter().any(|(line, _)| args.wants(&row(line, entry)));
-    let others = [&URPC_DONATES].into_iter().chain(others).filter(wanted);
+    let others = OURS.iter().chain(others).filter(wanted);
     let mut others: Vec<_> = others.map(Contender::new).collect();
     let places: usize = others.iter().map(|other| other.turns.len()).sum();
     let mut report = Report::new((1 + places) * args.rounds());
@@ -189,7 +196,7 @@ pub fn run(args: &Args, others: &[Entry]) {
                 stood.push(format!("{} {}", other.entry.name, place.name()));
             }
             let times = times(i, turns, &ours);
-            if times < 1.0 && other.entry.name != URPC_DONATES.name {
+            if times < 1.0 && !OURS.iter().any(|ours| ours.name == other.entry.name) {
                 ahead.push(format!("{name} ({times:.2} x the time)"));
             }
         }

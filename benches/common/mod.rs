@@ -24,7 +24,8 @@ pub fn played_a_role() -> bool {
         ["handover", path, cpu, ping, socket] => base::handover_child(path, cpu, ping, socket),
         ["meter", path, time, ref processes @ ..] => contest::meter_child(path, time, processes),
         ["passer", name, next] => around::passer_child(name, next),
-        ["server", name, processors] => pair::server_child(name, processors),
+        ["server", name, processors] => pair::server_child(name, processors, false),
+        ["polling-server", name, processors] => pair::server_child(name, processors, true),
         ["stopped", name, path] => stopped::stopped_child(name, path),
         _ => panic!("no role {role:?}"),
     }
