@@ -1,9 +1,9 @@
 //! Processes that look into shared memory for messages of a cache line, and let the kernel run somebody else
 //! (`sched_yield`) when they found none for a while.
 //!
-//! - **Yackos-like** (§5.2): client and server share no memory; a relay process looks at everybody's, and
-//!   copies each message on. Left out: the squads of servers among which it chooses, and any queue: one
-//!   call is under way.
+//! - **Yackos-like** (§5.2): client and server have no line of the memory in common; a relay process looks at
+//!   everybody's, and copies each message on. Left out: a memory for each pair (all map the same), the squads of
+//!   servers among which the relay chooses, and any queue: one call is under way.
 //! - **Mach-like, by a scheduling hint** (§5.4, Black 1990): without the relay, on one CPU, with a hint at each
 //!   look: the waiting thread offers its processor. Left out: naming the thread that is to have it
 //!   (`thread_switch`), for which Linux has no call; with two threads on the CPU nobody else can get it.
