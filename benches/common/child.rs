@@ -29,6 +29,16 @@ impl Child {
         assert!(said.is_ok_and(|n| n > 0), "the child ended: role `{role}`");
         Self(child)
     }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(mut self) {
+        let _ = self.0.wait();
+    }
 }
 
 impl Drop for Child {

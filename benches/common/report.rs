@@ -7,7 +7,9 @@
 //! A run of a whole bench leaves its results in `urpc-report/` in cargo's target directory, beside those
 //! of the others, and `index.html` there is made anew from all of them.
 
+#[path = "report/page.rs"]
 mod page;
+#[path = "report/saved.rs"]
 mod saved;
 
 use std::cell::RefCell;
