@@ -36,6 +36,8 @@ const PARTS: [(&str, [f64; 2]); 4] = [
     ("receive", [10.0, 9.0]),
     ("dispatch", [20.0, 25.0]),
 ];
+const TOTALS: [f64; 2] = [54.0, 53.0];
+const WHOLE: &str = "null T=1 C=1 S=1";
 const SIDES: [&str; 2] = ["client", "server"];
 
 fn main() {
@@ -112,23 +114,28 @@ fn show(mut report: Report, args: &Args, rounds: &[Round]) {
     for (i, (part, paper)) in PARTS.into_iter().enumerate() {
         for (j, side) in SIDES.into_iter().enumerate() {
             let figures = beside_raw(&|round| round.parts[i][j]);
-            report.add(&format!("{part}, {side}"), "ns", Base::Raw, &figures);
+            let name = format!("{part}, {side}");
+            report.paper(&name, &format!("{} µs", paper[j]));
+            report.add(&name, "ns", Base::Raw, &figures);
         }
         let sides = [0, 1].map(|j| middle(&|round| round.parts[i][j]));
         table.row(part, sides.into_iter().chain(paper.map(Some)));
     }
     for (j, side) in SIDES.into_iter().enumerate() {
         let figures = beside_raw(&|round| round.total(j));
-        report.add(&format!("total, {side}"), "ns", Base::Raw, &figures);
+        let name = format!("total, {side}");
+        report.paper(&name, &format!("{} µs", TOTALS[j]));
+        report.add(&name, "ns", Base::Raw, &figures);
     }
     let totals = [0, 1].map(|j| middle(&|round| round.total(j)));
-    table.row("total", totals.into_iter().chain([Some(54.0), Some(53.0)]));
+    table.row("total", totals.into_iter().chain(TOTALS.map(Some)));
     let explained = |round: &Round| Figure {
         value: round.latency,
         base: round.expected,
     };
     let figures: Vec<_> = rounds.iter().map(explained).collect();
-    report.add("null T=1 C=1 S=1", "ns", Base::Other("expected"), &figures);
+    report.paper(WHOLE, "93 µs; expected 107 µs");
+    report.add(WHOLE, "ns", Base::Other("expected"), &figures);
     report.end(args);
 
     println!("\n{table}");

@@ -13,10 +13,11 @@ use clap::Parser;
 use common::around::Around;
 use common::base::{Handover, Ping};
 use common::child::cpus;
+use common::contest::{Contestant, Place};
 use common::pair::Pair;
 use common::report::{Args, Base, Figure, Report};
 use common::stopped::Stopped;
-use common::tokio::Tokio;
+use common::tokio::{Echo, Tokio};
 
 /// Callers at a time.
 const CALLERS: [u32; 7] = [1, 2, 4, 8, 16, 32, 64];
@@ -105,7 +106,8 @@ fn first_calls(report: &mut Report, args: &Args, bare: &mut Handover) {
     }
     report.begin("first-after-10ms");
     let pairs = [Pair::start(1, 0), Pair::start(1, 1)];
-    let mut tokios = [Tokio::start(true), Tokio::start(false)];
+    let places = [Place::Apart, Place::Free];
+    let mut tokios = places.map(|place| Tokio::<Echo>::start("echo", place));
     let mut rounds: [Vec<Figure>; HOW.len()] = Default::default();
     let samples = args.count(FIRST).max(7);
     for _ in 0..args.rounds() {
@@ -114,7 +116,10 @@ fn first_calls(report: &mut Report, args: &Args, bare: &mut Handover) {
             let before = bare.measure_after(PAUSE, samples);
             let value = match pairs.get(i) {
                 Some(pair) => pair.first_after(PAUSE, samples),
-                None => tokios[i - pairs.len()].first_after(PAUSE, samples),
+                None => {
+                    let i = i - pairs.len();
+                    places[i].of_client(|| tokios[i].first_after(PAUSE, samples))
+                }
             };
             let after = bare.measure_after(PAUSE, samples);
             let base = (before + after) / 2.0;

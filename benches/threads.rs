@@ -64,6 +64,9 @@ fn main() {
                 .collect();
             if !figures.is_empty() {
                 let name = format!("{}: {}", row.name(), contender.name());
+                if let (0, [Some(fast_threads), Some(taos)]) = (i, row.paper()) {
+                    report.paper(&name, &format!("{fast_threads} µs; Taos {taos} µs"));
+                }
                 report.add(&name, "ns", Base::Other(base), &figures);
             }
         }

@@ -1,12 +1,13 @@
 //! Binding: two processes agree on a channel, once, over a Unix socket (§3.2, R1, R4).
 //!
 //! Who the peer is comes from the kernel, and is decided before a byte or a descriptor of it is taken.
-//! Then each side says one thing: a hello with its two sealed regions, or a refusal with its reason.
+//! Then each side says one thing, the one that connects first: a hello with its two sealed regions, or a refusal
+//! with its reason. Who connects also brings the wake page, which the other one seals before it answers.
 //! What the peer says is a claim until it is checked here. Afterwards the socket carries doorbell bytes
 //! only.
 //!
 //! ```text
-//! "urpc" | version u16 | kind u8 | 0 | length u32 | body (postcard)      + 2 descriptors with a hello
+//! "urpc" | version u16 | kind u8 | 0 | length u32 | body (postcard)      + 2 or 3 descriptors with a hello
 //! ```
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -23,7 +24,9 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize};
-use urpc_channel::{Channel, Geometry, Inbox, Limits, Outbox, PeerPage};
+use urpc_channel::{
+    Channel, Geometry, Inbox, Limits, Outbox, PeerPage, RegionError, UnsealedWakePage, WakePage,
+};
 use urpc_donate::{Credentials, PeerProcess};
 
 use crate::bell;
@@ -36,12 +39,13 @@ use crate::service::Offer;
 
 const MAGIC: [u8; 4] = *b"urpc";
 /// Changes with every change of what crosses a channel or this handshake.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
 const HEADER: usize = 12;
 const HELLO: u8 = 1;
 const REFUSAL: u8 = 2;
-/// Outbox and presence page.
-const DESCRIPTORS: usize = 2;
+/// Outbox and presence page; and the wake page of who connects.
+const DESCRIPTORS: usize = 3;
+const TOO_MANY: &str = "it sent more descriptors than belong to a hello";
 
 /// What one side says of itself.
 #[derive(Debug, Serialize, Deserialize)]
@@ -111,7 +115,7 @@ impl Received {
                 return Err(handshake("it hung up"));
             }
             if read.flags.contains(ReturnFlags::CTRUNC) || self.fds.len() > DESCRIPTORS {
-                return Err(handshake("it sent more descriptors than belong to a hello"));
+                return Err(handshake(TOO_MANY));
             }
         }
     }
@@ -131,7 +135,7 @@ impl Received {
     }
 
     /// What a whole message says: a hello, or, as an error, why it is none.
-    fn said(mut self) -> Result<(Hello, OwnedFd, OwnedFd)> {
+    fn said(self) -> Result<(Hello, Vec<OwnedFd>)> {
         let version = u16::from_le_bytes(self.bytes[4..6].try_into().expect("two bytes"));
         let kind = self.bytes[6];
         let body = &self.bytes[HEADER..];
@@ -160,12 +164,7 @@ impl Received {
         }
         let hello = crate::wire::decode(body)
             .map_err(|error| handshake(format!("its hello is not one: {error:?}")))?;
-        let (Some(page), Some(outbox), true) =
-            (self.fds.pop(), self.fds.pop(), self.fds.is_empty())
-        else {
-            return Err(handshake("its hello came without its two regions"));
-        };
-        Ok((hello, outbox, page))
+        Ok((hello, self.fds))
     }
 }
 
@@ -242,9 +241,16 @@ pub(crate) fn greeting(node: &Node, offer: &Offer) -> Result<(Outbox, Greeting)>
 }
 
 impl Greeting {
-    /// Sends the hello and the two regions, all at once.
-    pub(crate) fn send(&self, node: &Node, socket: impl AsFd, flags: SendFlags) -> Result<()> {
-        let fds = [self.outbox.as_fd(), node.page.fd()];
+    /// Sends the hello and the regions, all at once.
+    pub(crate) fn send(
+        &self,
+        node: &Node,
+        wakes: Option<&UnsealedWakePage>,
+        socket: impl AsFd,
+        flags: SendFlags,
+    ) -> Result<()> {
+        let mut fds = vec![self.outbox.as_fd(), node.page.fd()];
+        fds.extend(wakes.map(UnsealedWakePage::fd));
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(&fds));
@@ -260,7 +266,7 @@ impl Greeting {
 
 /// Both sides have spoken: checks what the peer said, and makes the binding.
 pub(crate) fn bind(outbox: Outbox, peer: Received, with: With<'_>) -> Result<Arc<Binding>> {
-    let (hello, theirs, page) = peer.said()?;
+    let (hello, fds) = peer.said()?;
     let geometry = Geometry {
         slots: hello.slots,
         arena: hello.arena,
@@ -274,11 +280,25 @@ pub(crate) fn bind(outbox: Outbox, peer: Received, with: With<'_>) -> Result<Arc
     if calls == 0 || u64::from(max_payload) > window {
         return Err(handshake("its limits leave no room for a call"));
     }
-    let refused = |what: &str, error: urpc_channel::RegionError| {
+    let refused = |what: &str, error: RegionError| {
         handshake(format!("its {what} is not what it must be: {error}"))
     };
-    let inbox = Inbox::accept(theirs, &geometry).map_err(|e| refused("outbox", e))?;
-    let page = PeerPage::accept(page).map_err(|e| refused("presence page", e))?;
+    let mut fds = fds.into_iter();
+    let mut region = || {
+        let fd = fds.next();
+        fd.ok_or_else(|| handshake("its hello came without its regions"))
+    };
+    let inbox = Inbox::accept(region()?, &geometry).map_err(|e| refused("outbox", e))?;
+    let page = PeerPage::accept(region()?).map_err(|e| refused("presence page", e))?;
+    let accepting = with.wakes.is_none();
+    let wakes = match with.wakes {
+        Some(ours) => ours.sealed(),
+        None => WakePage::accept(region()?),
+    };
+    let wakes = wakes.map_err(|e| refused("wake page", e))?;
+    if fds.next().is_some() {
+        return Err(handshake(TOO_MANY));
+    }
     let limits = Limits {
         calls,
         window,
@@ -289,7 +309,7 @@ pub(crate) fn bind(outbox: Outbox, peer: Received, with: With<'_>) -> Result<Arc
     // A client is underpowered like any other (R23) if its peer's messages may find no processor there: it has
     // none of its own, or it offers procedures, and a call may come when they are all lent. Whoever merely
     // waits for replies is woken where it waits, by a ring; a thread for each such channel would be too many.
-    let useful = with.accepting || with.node.config.processors == 0 || !with.offer.is_empty();
+    let useful = accepting || with.node.config.processors == 0 || !with.offer.is_empty();
     let landings = if useful {
         hello.processors.clamp(1, LANDINGS)
     } else {
@@ -300,6 +320,7 @@ pub(crate) fn bind(outbox: Outbox, peer: Received, with: With<'_>) -> Result<Arc
         name: with.name,
         channel: Channel::new(outbox, inbox, limits),
         page,
+        wakes,
         process: with.process,
         socket: with.socket,
         limits: Agreed { calls, max_payload },
@@ -317,7 +338,8 @@ pub(crate) struct With<'a> {
     pub(crate) process: PeerProcess,
     pub(crate) socket: OwnedFd,
     pub(crate) offer: &'a Offer,
-    pub(crate) accepting: bool,
+    /// What this side brought. Who accepts brings none.
+    pub(crate) wakes: Option<UnsealedWakePage>,
     pub(crate) draining: Arc<AtomicBool>,
 }
 
@@ -378,7 +400,9 @@ pub(crate) fn connect(
     };
     blocking(&socket).map_err(|error| Error::system(format!("bind to `{name}`"), error))?;
     let (outbox, greeting) = greeting(node, offer).map_err(named)?;
-    let greeted = greeting.send(node, &socket, SendFlags::empty());
+    let wakes = UnsealedWakePage::create()
+        .map_err(|error| named(Error::system("make a channel's memory", error)))?;
+    let greeted = greeting.send(node, Some(&wakes), &socket, SendFlags::empty());
     // A peer that hung up may have said why before.
     let received = match (hear(&socket), greeted) {
         (Ok(received), Ok(())) => received,
@@ -391,7 +415,7 @@ pub(crate) fn connect(
         process,
         socket,
         offer,
-        accepting: false,
+        wakes: Some(wakes),
         draining: Arc::default(),
     };
     let binding = bind(outbox, received, with).map_err(named)?;

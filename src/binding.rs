@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use event_listener::Event;
 use rustix::net::{Shutdown, shutdown};
-use urpc_channel::{Channel, Message, PeerPage, Why};
+use urpc_channel::{Channel, Message, PeerPage, WakePage, Why};
 use urpc_donate::{Backoff, Lender, PeerProcess, Seat};
 
 use crate::error::{CallError, CallErrorKind, Executed};
@@ -29,7 +29,6 @@ use crate::spare;
 use crate::stats::{Counters, Stats};
 use crate::wire::Nanos;
 
-pub(crate) use lending::grant_words;
 pub(crate) use receive::Scratch;
 
 /// No ring has been given: a peer does not come so far.
@@ -48,6 +47,7 @@ pub(crate) struct Parts {
     pub(crate) name: String,
     pub(crate) channel: Channel,
     pub(crate) page: PeerPage,
+    pub(crate) wakes: WakePage,
     pub(crate) process: PeerProcess,
     pub(crate) socket: OwnedFd,
     pub(crate) limits: Agreed,
@@ -67,6 +67,7 @@ pub(crate) struct Binding {
     pub(crate) name: String,
     pub(crate) channel: Channel,
     page: PeerPage,
+    wakes: WakePage,
     pub(crate) process: PeerProcess,
     pub(crate) socket: OwnedFd,
     pub(crate) limits: Agreed,
@@ -130,6 +131,7 @@ impl Binding {
             name: parts.name,
             channel: parts.channel,
             page: parts.page,
+            wakes: parts.wakes,
             process: parts.process,
             socket: parts.socket,
             limits: parts.limits,

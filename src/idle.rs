@@ -70,7 +70,11 @@ impl Idle for Node {
             {
                 let since = since.unwrap_or_else(Instant::now);
                 self.sleep(worker, ticket, limit);
-                self.note_wait(since.elapsed());
+                let waited = since.elapsed();
+                // Else nothing has ended it yet.
+                if limit.is_none_or(|limit| waited < limit) {
+                    self.note_wait(waited);
+                }
             }
         }
         self.presence().retract_rest();

@@ -353,7 +353,7 @@ fn finish(node: &Arc<Node>, unbound: Unbound) -> crate::Result<()> {
         process: unbound.process,
         socket: unbound.socket,
         offer: &listener.offer,
-        accepting: true,
+        wakes: None,
         draining: Arc::clone(&listener.draining),
     };
     // Checked before it is greeted: a peer that is refused gets a reason and no memory of ours.
@@ -362,6 +362,6 @@ fn finish(node: &Arc<Node>, unbound: Unbound) -> crate::Result<()> {
     // In the server's list before the client can know: a client that is bound is there to be shut down.
     listener.bound(&binding);
     greeting
-        .send(node, &socket, SendFlags::DONTWAIT)
+        .send(node, None, &socket, SendFlags::DONTWAIT)
         .inspect_err(|_| binding.close("it could not be greeted"))
 }

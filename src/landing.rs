@@ -15,7 +15,7 @@ use urpc_donate::policy::{Action, Here, Lent};
 use urpc_donate::{Arrival, Landing, Seat};
 use urpc_executor::{Executor, Worker};
 
-use crate::binding::{Binding, grant_words};
+use crate::binding::Binding;
 use crate::idle::{forget_urgent_calls, scan_one};
 use crate::limits;
 use crate::node::Node;
@@ -28,10 +28,9 @@ use crate::wire::Nanos;
 pub(crate) fn run(node: &Arc<Node>, binding: &Arc<Binding>, k: usize) {
     Node::set_current(Some(Arc::clone(node)));
     note!(on landing(binding, k));
-    let words = grant_words(binding.channel.inbox().grant(k));
-    let returned = binding.channel.outbox().returned(k);
+    let words = binding.landing_words(k);
     let seat = &binding.landings[k];
-    let mut landing = Landing::open(returned);
+    let mut landing = Landing::open(words);
     loop {
         let ticket = seat.ticket();
         if binding.is_closed() {
@@ -67,7 +66,7 @@ pub(crate) fn run(node: &Arc<Node>, binding: &Arc<Binding>, k: usize) {
             note!(Return, binding);
         }
         add(&binding.counters.system_calls, 2);
-        landing.give_back(returned, sequence);
+        landing.give_back(words, sequence);
     }
     Node::set_current(None);
     Node::forget_bindings();

@@ -46,7 +46,7 @@ counters! {
     rests,
     /// Doorbells rung at peers.
     rings,
-    /// Processors lent to peers (§3.1).
+    /// Processors lent to peers (§3.1), and back by now.
     donations_given,
     /// Donations that ended with the peer's return.
     donations_returned,
@@ -54,7 +54,7 @@ counters! {
     donations_reclaimed,
     /// Processors that peers lent to this process.
     donations_received,
-    /// Hand-overs of a processor: a donation and its return are two.
+    /// Hand-overs of a processor: a donation and its end are two, each counted when it happens.
     crossings,
     /// System calls made to sleep, wake, ring and lend.
     system_calls,

@@ -14,6 +14,7 @@ use std::time::Duration;
 use common::{Names, Process, hear, runtime, say, serve, until_told_to_end, wait_for, watchdog};
 use raw::{Bound, HELLO, Shown, VERSION, frame, hello, refusal};
 use urpc::{Error, ErrorKind, Executed, Peer};
+use urpc_channel::UnsealedWakePage;
 
 fn server(argument: &str) {
     serve(argument, |server, _| {
@@ -95,7 +96,7 @@ fn a_client_of_another_version_is_told_both_versions() {
         &frame(VERSION + 1, HELLO, b"from the future"),
         &[]
     ));
-    says(&refusal(&socket), &["version 2", "version 1", "same urpc"]);
+    says(&refusal(&socket), &["version 3", "version 2", "same urpc"]);
     urpc::block_on(async { works(&urpc::connect(&name).await.unwrap()).await });
     server.finish();
 }
@@ -121,7 +122,7 @@ fn a_server_of_another_version_is_an_error_of_that_kind() {
     refused(
         connect(&name),
         ErrorKind::Version,
-        &[&name, "version 2", "same urpc"],
+        &[&name, "version 3", "same urpc"],
     );
     refused(
         connect(&name),
@@ -138,24 +139,29 @@ fn what_is_no_hello_is_refused_with_a_reason() {
     let (server, name) = start(&names);
     let shown = Shown::new();
     let (outbox, page) = (shown.outbox.fd().unwrap(), shown.page.fd());
+    let wakes = UnsealedWakePage::create().unwrap();
+    let wakes = wakes.fd();
     let whole = frame(VERSION, HELLO, &hello(&[]));
     let huge = [b"urpc\x01\0\x01\0".as_slice(), &u32::MAX.to_le_bytes()].concat();
     let crowd = vec![("p", ""); 70_000];
     let short = std::fs::File::open("/dev/null").unwrap();
-    let cases: [(&[u8], Vec<_>, &str); 9] = [
+    let cases: [(&[u8], Vec<_>, &str); 11] = [
         (b"GET / HTTP/1.1\r\n\r\n", vec![], "not this protocol"),
         (&huge, vec![], "claims 4294967295 bytes"),
         (&frame(VERSION, 9, b""), vec![], "kind 9"),
         (&frame(VERSION, HELLO, b"\xff\xff"), vec![], "not one"),
         (
             &frame(VERSION, HELLO, &hello(&crowd)),
-            vec![outbox, page],
+            vec![outbox, page, wakes],
             "bytes",
         ),
-        (&whole, vec![], "without its two regions"),
-        (&whole, vec![outbox], "without its two regions"),
-        (&whole, vec![outbox, page, page], "more descriptors"),
-        (&whole, vec![short.as_fd(), page], "outbox"),
+        (&whole, vec![], "without its regions"),
+        (&whole, vec![outbox], "without its regions"),
+        (&whole, vec![outbox, page], "without its regions"),
+        (&whole, vec![outbox, page, wakes, page], "more descriptors"),
+        (&whole, vec![short.as_fd(), page, wakes], "outbox"),
+        // Sealed already, so that only its maker could write it.
+        (&whole, vec![outbox, page, page], "wake page"),
     ];
     for (bytes, fds, why) in cases {
         let socket = UnixStream::connect(&name).unwrap();
@@ -164,12 +170,34 @@ fn what_is_no_hello_is_refused_with_a_reason() {
     }
     // Swapped, they are memory of the wrong size.
     let socket = UnixStream::connect(&name).unwrap();
-    assert!(raw::send(&socket, &whole, &[page, outbox]));
+    assert!(raw::send(&socket, &whole, &[page, outbox, wakes]));
     says(&refusal(&socket), &["outbox", "bytes instead of"]);
 
     assert!(Bound::connect(&name).is_some(), "a good hello is taken");
     urpc::block_on(async { works(&urpc::connect(&name).await.unwrap()).await });
     server.finish();
+}
+
+#[test]
+fn a_server_that_leaves_the_wake_page_unsealed_is_refused() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let name = names.name("s");
+    let listener = UnixListener::bind(&name).unwrap();
+    let server = std::thread::spawn(move || {
+        let (socket, _) = listener.accept().unwrap();
+        let (.., fds) = raw::receive(&socket).unwrap();
+        assert_eq!(fds.len(), 3);
+        let shown = Shown::new();
+        assert!(shown.say_hello(None, &socket, &[]));
+        (fds, shown) // kept until the client has looked
+    });
+    refused(
+        connect(&name),
+        ErrorKind::Handshake,
+        &[&name, "wake page", "seals"],
+    );
+    drop(server.join().unwrap());
 }
 
 #[test]

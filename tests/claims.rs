@@ -7,16 +7,15 @@ mod common;
 mod raw;
 
 use std::os::unix::net::UnixListener;
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use common::{Names, Process, runtime, say, serve, until_told_to_end, wait_for, watchdog};
 use raw::{Bound, is_hung_up};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::futex;
 use urpc::CallErrorKind;
-use urpc_channel::{Body, Channel, Kind, Message};
+use urpc_channel::{Body, Channel, Kind, Message, WakePage};
 
 /// Clients that grant without sleeping. Each costs some descriptors on both sides.
 const CLIENTS: u64 = 1000;
@@ -64,7 +63,7 @@ fn clients() -> u64 {
 }
 
 /// Calls `hold`, and says that a processor is lent for it.
-fn grant(channel: &Channel) {
+fn grant(channel: &Channel, wakes: &WakePage) {
     let sequence = answered(channel) + 1;
     let hold = Message {
         kind: Kind::Call,
@@ -74,9 +73,8 @@ fn grant(channel: &Channel) {
         body: Body::EMPTY,
     };
     channel.send(hold).expect("an open channel");
-    let word = channel.outbox().grant(0).grant;
-    word.store(sequence << 1 | 1, Release);
-    futex::wake(word, futex::Flags::empty(), 1).expect("a futex");
+    let (word, wake) = (channel.outbox().grant(0).grant, wakes.lent_to_peer(0).grant);
+    raw::say(word, wake, sequence << 1 | 1);
 }
 
 fn answered(channel: &Channel) -> u32 {
@@ -100,29 +98,34 @@ fn a_thousand_clients_that_grant_without_sleeping_run_no_more_landings_than_ther
     let channels: Vec<_> = (0..clients)
         .map(|_| Bound::connect(&name).expect("it binds").speak())
         .collect();
-    let channels = || channels.iter().map(|(channel, ..)| channel);
-    wait_for("all landings", || channels().all(is_away));
+    let channels = || {
+        channels
+            .iter()
+            .map(|(channel, _, (.., wakes))| (channel, wakes))
+    };
+    let all_away = || channels().all(|(channel, _)| is_away(channel));
+    wait_for("all landings", all_away);
 
     let rt = runtime(1);
     let peer = rt.block_on(urpc::connect(&name)).unwrap();
     let most = || rt.block_on(urpc::call::<usize>(&peer, "most", ())).unwrap();
-    let away = || channels().filter(|channel| is_away(channel));
+    let away = || channels().filter(|(channel, _)| is_away(channel));
     let outside = clients as usize - cpus;
     // More than once, since a call may also be served by the thread that stands in, which does not stay inside.
     while most() < cpus {
-        away().for_each(grant);
+        away().for_each(|(channel, wakes)| grant(channel, wakes));
         wait_for("the others to be turned away", || away().count() >= outside);
     }
     // Those that are inside do not answer. All others do, each time, since they are turned away.
     wait_for("the last ones to go", || away().count() == outside);
     for _ in 1..GRANTS {
-        away().for_each(grant);
+        away().for_each(|(channel, wakes)| grant(channel, wakes));
         wait_for("them to be turned away again", || away().count() == outside);
     }
     assert_eq!(most(), cpus);
     rt.block_on(urpc::call::<()>(&peer, "release", ())).unwrap();
     assert_eq!(most(), cpus);
-    wait_for("those inside to come out", || channels().all(is_away));
+    wait_for("those inside to come out", all_away);
     drop((peer, rt));
     process.finish();
 }
@@ -177,18 +180,22 @@ fn presence(bound: &Bound, processors: u32, resting: u32) {
 }
 
 fn answer(bound: &Bound, sequence: u32) {
-    bound.shown.outbox.returned(0).store(sequence, Release);
-    let _ = futex::wake(bound.shown.outbox.returned(0), futex::Flags::empty(), 1);
+    let wake = bound.wakes.lent_to_us(0).returned;
+    raw::say(bound.shown.outbox.returned(0), wake, sequence);
 }
 
 #[test]
 fn a_peer_that_calls_itself_awake_and_is_not_has_its_own_calls_time_out() {
     let _w = watchdog();
-    let (lent, _) = lied_to(|bound| {
+    let (lent, returned) = lied_to(|bound| {
         answer(bound, OPENING);
         presence(bound, u32::MAX, 0);
     });
-    assert_eq!(lent, 0, "who is awake needs no processor");
+    assert_eq!(
+        (lent, returned),
+        (1, 0),
+        "it seemed to be busy, and was lent one"
+    );
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn spoil(bound: &Bound, vandal: &mut Vandal) -> u32 {
     let mut struck = 0;
     while struck < STRIKES_EACH && !raw::is_hung_up(&bound.socket) {
         for _ in 0..1 + vandal.random.below(100) {
-            vandal.strike(&bound.shown);
+            vandal.strike(bound);
             struck += 1;
         }
         raw::ring(&bound.socket);

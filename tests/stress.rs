@@ -28,7 +28,7 @@ use common::{Names, Process, say, watchdog};
 use raw::{Bound, Random};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, kill_process};
-use urpc_channel::{Body, Channel, Kind, Message, OwnPage, PeerPage};
+use urpc_channel::{Body, Channel, Kind, Message, OwnPage, PeerPage, WakePage};
 
 /// Longer than any sleep here that is not lost, even on a machine that has much else to do.
 const LONG: Duration = Duration::from_secs(10);
@@ -49,18 +49,20 @@ struct End {
     socket: UnixStream,
     own: OwnPage,
     peer: PeerPage,
+    wakes: WakePage,
     /// The peer's.
     fate: Option<Fate>,
 }
 
 impl End {
     fn new(bound: Bound) -> Self {
-        let (channel, socket, (own, peer)) = bound.speak();
+        let (channel, socket, (own, peer, wakes)) = bound.speak();
         Self {
             channel,
             socket,
             own,
             peer,
+            wakes,
             fate: None,
         }
     }

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use rustix::thread::CpuSet;
 
 /// The variable with a child's role and its arguments, separated by blanks.
-const ROLE: &str = "URPC_BENCH_ROLE";
+pub const ROLE: &str = "URPC_BENCH_ROLE";
 
 /// A process in a role; it ends with this value.
 pub struct Child(std::process::Child);
@@ -28,6 +28,16 @@ impl Child {
         let said = BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line);
         assert!(said.is_ok_and(|n| n > 0), "the child ended: role `{role}`");
         Self(child)
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(mut self) {
+        let _ = self.0.wait();
     }
 }
 

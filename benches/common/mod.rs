@@ -4,7 +4,10 @@
 
 pub mod around;
 pub mod base;
+pub mod callgrind;
 pub mod child;
+pub mod contest;
+pub mod curves;
 pub mod oneself;
 pub mod pair;
 pub mod report;
@@ -21,12 +24,14 @@ pub fn played_a_role() -> bool {
     let words: Vec<&str> = role.iter().map(String::as_str).collect();
     match words[..] {
         ["raw", path, cpu] => base::raw_child(path, cpu),
+        ["echo", name, cpu] => tokio::echo_child(name, cpu),
         ["handover", path, cpu, ping, socket] => base::handover_child(path, cpu, ping, socket),
+        ["meter", path, time, ref processes @ ..] => contest::meter_child(path, time, processes),
         ["passer", name, next] => around::passer_child(name, next),
-        ["server", name, processors] => pair::server_child(name, processors),
+        ["server", name, processors] => pair::server_child(name, processors, false),
+        ["polling-server", name, processors] => pair::server_child(name, processors, true),
+        ["stepped", kind, calls] => callgrind::stepped_child(kind, calls),
         ["stopped", name, path] => stopped::stopped_child(name, path),
-        ["tokio", name] => tokio::tokio_child(name, None),
-        ["tokio", name, cpu] => tokio::tokio_child(name, Some(cpu)),
         _ => panic!("no role {role:?}"),
     }
     true

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use urpc::{Peer, Procedure, Runtime};
+use urpc::{Builder, Peer, Procedure, Runtime};
 
 use super::child::{Child, cpus, ready, until_told_to_end};
 
@@ -18,7 +18,7 @@ pub trait Calc {
     async fn add(&self, a: i64, b: i64) -> i64;
 }
 
-struct Sums;
+pub struct Sums;
 
 impl Calc for Sums {
     async fn add(&self, a: i64, b: i64) -> i64 {
@@ -27,16 +27,19 @@ impl Calc for Sums {
 }
 
 /// `count` processors on the allowed CPUs, from CPU number `first` on.
-fn runtime(count: usize, first: usize) -> Runtime {
+fn runtime(count: usize, first: usize) -> Builder {
     let cpus = cpus();
     let pins = (0..count).map(|i| cpus[(first + i) % cpus.len()]);
-    let builder = Runtime::builder().processors(count).pin(pins);
-    builder.build().expect("a runtime")
+    Runtime::builder().processors(count).pin(pins)
 }
 
-/// The server's process.
-pub fn server_child(name: &str, processors: &str) {
-    let runtime = runtime(processors.parse().expect("a number"), 1);
+/// The server's process. If it polls, its processors never rest.
+pub fn server_child(name: &str, processors: &str, polls: bool) {
+    let mut builder = runtime(processors.parse().expect("a number"), 1);
+    if polls {
+        builder = builder.spin(Duration::MAX);
+    }
+    let runtime = builder.build().expect("a runtime");
     runtime.block_on(async {
         let server = urpc::serve(name)
             .method("null", |(): ()| async {})
@@ -73,10 +76,19 @@ pub struct Pair {
 impl Pair {
     /// A client with `c` processors and a server with `s`.
     pub fn start(c: usize, s: usize) -> Self {
+        Self::with_server("server", c, s)
+    }
+
+    /// The same with a server that polls.
+    pub fn start_polling(c: usize, s: usize) -> Self {
+        Self::with_server("polling-server", c, s)
+    }
+
+    fn with_server(role: &str, c: usize, s: usize) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let name = directory.path().join("bench.sock").display().to_string();
-        let _server = Child::start(&format!("server {name} {s}"));
-        let runtime = runtime(c, 0);
+        let _server = Child::start(&format!("{role} {name} {s}"));
+        let runtime = runtime(c, 0).build().expect("a runtime");
         let connected = runtime.block_on(async { urpc::connect(&name).await });
         let peer = connected.expect("the server is ready");
         Self {
@@ -152,6 +164,16 @@ impl Pair {
             }
         });
         super::report::median(taken)
+    }
+
+    /// A time in which nobody does anything.
+    pub fn idle(&self, time: Duration) {
+        self.runtime.block_on(urpc::time::sleep(time));
+    }
+
+    /// The server's process.
+    pub fn server(&self) -> u32 {
+        self.peer.credentials().pid as u32
     }
 }
 

@@ -1,13 +1,26 @@
-//! Pairing, repetition, and the two forms of the result: a table for people, JSON for programs.
+//! Pairing, repetition, and the forms of the result: a table for people, JSON for programs, and a page
+//! with the results of all benches.
 //!
 //! The machine changes its mind about how fast it is. So each measurement has a base measurement just
 //! before it and one just after, and what is reported is the median and the spread of the *ratio*.
+//!
+//! A run of a whole bench leaves its results in `urpc-report/` in cargo's target directory, beside those
+//! of the others, and `index.html` there is made anew from all of them.
 
+#[path = "report/page.rs"]
+mod page;
+#[path = "report/saved.rs"]
+mod saved;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
+
+use saved::{Picture, Row, Saved};
 
 /// What these benches are told on the command line: `cargo bench --bench NAME -- --quick`.
 #[derive(Parser)]
@@ -35,6 +48,11 @@ impl Args {
         self.filter
             .as_ref()
             .is_none_or(|part| name.contains(part.as_str()))
+    }
+
+    /// Whether all measurements were asked for.
+    pub fn wants_all(&self) -> bool {
+        self.filter.is_none()
     }
 
     /// So many, or a tenth of it.
@@ -71,7 +89,12 @@ pub struct Figure {
 
 /// All results of a run.
 pub struct Report {
-    rows: Vec<Value>,
+    rows: Vec<Row>,
+    notes: RefCell<Vec<String>>,
+    pictures: Vec<Picture>,
+    /// What the paper has, by the names of rows.
+    paper: BTreeMap<String, String>,
+    began: Instant,
     bar: ProgressBar,
 }
 
@@ -89,15 +112,23 @@ impl Report {
             "base value",
             "ratio",
             "low-high",
+            "",
         ];
         bar.suspend(|| println!("{}", line(head.map(str::to_owned))));
-        let rows = Vec::new();
-        Self { rows, bar }
+        Self {
+            rows: Vec::new(),
+            notes: RefCell::default(),
+            pictures: Vec::new(),
+            paper: BTreeMap::new(),
+            began: Instant::now(),
+            bar,
+        }
     }
 
     /// Something a reader has to know.
     pub fn note(&self, text: &str) {
         self.bar.suspend(|| println!("note: {text}"));
+        self.notes.borrow_mut().push(text.to_owned());
     }
 
     /// What is being measured now.
@@ -110,15 +141,27 @@ impl Report {
         self.bar.inc(1);
     }
 
+    /// The row of this name, which is still to be added, has this in the paper; with its unit.
+    pub fn paper(&mut self, name: &str, text: &str) {
+        self.paper.insert(name.to_owned(), text.to_owned());
+    }
+
+    /// A picture for the page, as SVG, and what it shows.
+    pub fn picture(&mut self, caption: &str, svg: String) {
+        let caption = caption.to_owned();
+        self.pictures.push(Picture { caption, svg });
+    }
+
     /// Adds the figures of all rounds under one name.
     pub fn add(&mut self, name: &str, unit: &str, base: Base, figures: &[Figure]) {
         let value = median(figures.iter().map(|f| f.value));
         let base_value = median(figures.iter().map(|f| f.base));
         let ratios = || figures.iter().map(|f| f.value / f.base);
-        let (low, high) = ratios().fold((f64::MAX, 0.0), |(low, high): (f64, f64), r| {
+        let (low, high) = ratios().fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), r| {
             (low.min(r), high.max(r))
         });
         let ratio = median(ratios());
+        let paper = self.paper.remove(name);
         let shown = [
             name.to_owned(),
             short(value),
@@ -127,15 +170,27 @@ impl Report {
             short(base_value),
             format!("{ratio:.2}"),
             format!("{low:.2}-{high:.2}"),
+            paper
+                .as_ref()
+                .map_or_else(String::new, |paper| format!("paper: {paper}")),
         ];
         self.bar.suspend(|| println!("{}", line(shown)));
-        self.rows.push(json!({
-            "name": name, "value": value, "unit": unit, "base": base.name(),
-            "base_value": base_value, "ratio": ratio, "low": low, "high": high,
-        }));
+        // What was divided by nothing is no number, in JSON neither.
+        let number = |value: f64| value.is_finite().then_some(value);
+        self.rows.push(Row {
+            name: name.to_owned(),
+            value: number(value),
+            unit: unit.to_owned(),
+            base: base.name().to_owned(),
+            base_value: number(base_value),
+            ratio: number(ratio),
+            low: number(low),
+            high: number(high),
+            paper,
+        });
     }
 
-    /// Ends the table, and writes the file if one was asked for.
+    /// Ends the table, writes the file if one was asked for, and the page if this was all of the bench.
     pub fn end(self, args: &Args) {
         self.bar.finish_and_clear();
         if let Some(path) = &args.json {
@@ -143,12 +198,23 @@ impl Report {
             let written = std::fs::write(path, text + "\n");
             written.unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
         }
+        if args.wants_all() {
+            let notes = self.notes.into_inner();
+            let saved = Saved::now(self.began.elapsed(), notes, self.pictures, self.rows);
+            match saved.save() {
+                Ok(page) => println!("report: {}", page.display()),
+                Err(error) => println!("note: no report was written: {error}"),
+            }
+        }
     }
 }
 
-fn line(columns: [String; 7]) -> String {
-    let [name, value, unit, base, base_value, ratio, spread] = columns;
-    format!("{name:<44} {value:>11} {unit:<15} {base:<8} {base_value:>11} {ratio:>7} {spread:>13}")
+fn line(columns: [String; 8]) -> String {
+    let [name, value, unit, base, base_value, ratio, spread, paper] = columns;
+    let line = format!(
+        "{name:<44} {value:>11} {unit:<15} {base:<8} {base_value:>11} {ratio:>7} {spread:>13} {paper}"
+    );
+    line.trim_end().to_owned()
 }
 
 /// Three digits say more than the machine can repeat.

@@ -1,7 +1,8 @@
-//! Every byte a peer sees, and nothing else: the offsets in an outbox, in a slot and in a presence page.
+//! Every byte a peer sees, and nothing else: the offsets in an outbox, in a slot, in a presence page and in a wake
+//! page.
 //!
-//! Each location has one writer (the process that made the region) and one access size. Offsets here are
-//! constants or come from a checked [`Geometry`]; no number that a peer wrote decides where we look.
+//! Each location has one access size and, but for the wake page, one writer (the process that made the region).
+//! Offsets here are constants or come from a checked [`Geometry`]; no number that a peer wrote decides where we look.
 //!
 //! An outbox, in bytes:
 //!
@@ -27,6 +28,15 @@
 //! | 2–7 | payload; or, of a large message, word 2: offset and length in the arena, word 3: total length and position | | | |
 //!
 //! A header word is only ever a header: no payload byte can be taken for one.
+//!
+//! A wake page is one page of a channel. Both processes can write all of it, and what is in it means nothing: a word
+//! is changed by who wakes, and slept on by the other.
+//!
+//! | offset | size | changed with |
+//! | --- | --- | --- |
+//! | 64 k | u32 | grant word `k` in the outbox of the process that made the page (k < 8) |
+//! | 64 k + 4 | u32 | return word `k` in the other's |
+//! | 512 + 64 k | 2 × u32 | the same, the two processes exchanged |
 
 /// `"urpc-out"`, as the first word of every outbox.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"urpc-out");
@@ -51,6 +61,8 @@ pub(crate) const BLOCKED_AT: usize = 192;
 pub(crate) const GRANTS_AT: usize = 256;
 pub(crate) const RETURNS_AT: usize = 768;
 pub(crate) const RING_AT: usize = 4096;
+/// Bytes of a wake page that belong to what one of the two processes lends.
+pub(crate) const WAKES: usize = GRANTS * LINE;
 
 /// Bytes of payload that a slot carries itself; more lies in the arena.
 pub const INLINE: usize = 48;

@@ -7,7 +7,8 @@
 //! [`Channel::unread_by_peer`] and [`Channel::peer_blocked`] tell.
 //!
 //! - `layout`: every byte a peer sees.
-//! - `region`: sealed memory, and nearly all `unsafe`. `outbox`: the regions by name.
+//! - `sealed`: memory that a peer may be given. `region`: such memory, mapped, and nearly all `unsafe`.
+//! - `outbox`: the regions by name. `wakes`: the one page that both write, of words that only wake.
 //! - `ring`, `arena`: where messages lie. `frame`: what a slot claims, checked.
 //! - `outgoing`, `incoming`: the two ends, each behind a lock that never waits (`end`, R6).
 //! - `window`: how many bytes may be under way. `fate`, `violation`: how a channel ends.
@@ -27,8 +28,10 @@ mod outbox;
 mod outgoing;
 mod region;
 mod ring;
+mod sealed;
 mod sync;
 mod violation;
+mod wakes;
 mod window;
 
 pub use channel::{Channel, Glance, Limits, SendError, Why};
@@ -37,5 +40,7 @@ pub use layout::{BadGeometry, Geometry};
 pub use message::{Arrived, Body, Head, Inline, Kind, Message, Sink};
 pub use outbox::{GrantWords, Inbox, Outbox, OwnPage, PeerPage};
 pub use outgoing::Sent;
-pub use region::{Birthmark, RegionError, forked};
+pub use region::{Birthmark, forked};
+pub use sealed::RegionError;
 pub use violation::Violation;
+pub use wakes::{UnsealedWakePage, WakePage, WakeWords};

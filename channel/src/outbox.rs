@@ -9,10 +9,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::layout::*;
-use crate::region::{Region, RegionError};
+use crate::region::Region;
+use crate::sealed::RegionError;
 
 /// What a forked child gets in place of its parent's words: one to write, which nobody reads, …
-static VOID: AtomicU32 = AtomicU32::new(0);
+pub(crate) static VOID: AtomicU32 = AtomicU32::new(0);
 /// … and one to read, which nobody writes.
 static ZERO: AtomicU32 = AtomicU32::new(0);
 

@@ -1,10 +1,11 @@
-//! Shared memory that only its maker can write: a sealed memfd, mapped, reached one word at a time.
+//! Shared memory, which as a rule only its maker can write: a sealed memfd, mapped, reached one word at a time.
 //!
 //! Nearly all `unsafe` of this crate is here. What always holds: a mapping has exactly the agreed size and
-//! no hole, and neither side can change that (seals), so no access raises SIGBUS. There is never a slice or
+//! no hole, and neither side can change that (`sealed.rs`), so no access raises SIGBUS. There is never a slice or
 //! struct reference into a mapping, only references to single atomics; every word has one access size.
 //! A peer's region is mapped read-only, where Rust allows only Relaxed loads; whoever needs Acquire puts a
-//! `fence(Acquire)` behind the load. Payload is copied out once, and only then looked at.
+//! `fence(Acquire)` behind the load. Payload is copied out once, and only then looked at. Regions that both sides
+//! write hold wake words only (`wakes.rs`).
 //!
 //! After `fork()` the child has no mappings (`MADV_DONTFORK`); a [`Birthmark`] tells it so.
 
@@ -15,75 +16,12 @@ use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use rustix::fs::{self, FallocateFlags, MemfdFlags, SealFlags, SeekFrom};
 use rustix::io::Errno;
 use rustix::mm::{self, Advice, MapFlags, ProtFlags};
 
-use crate::layout::{BadGeometry, INLINE, LINE, PAGE, PAYLOAD_AT};
+use crate::layout::{INLINE, LINE, PAGE, PAYLOAD_AT};
 use crate::message::Payload;
-
-/// Why a file descriptor from a peer is not a region to be trusted.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RegionError {
-    /// Not memory of the kind that seals protect (a regular file, huge pages, a pipe, …).
-    #[error(
-        "the peer's descriptor is not a memfd in ordinary memory (file system type {found:#x})"
-    )]
-    NotMemory {
-        /// What `fstatfs` says it is.
-        found: u64,
-    },
-    /// Its maker could still truncate or grow it, or we could be made to write it.
-    #[error("the peer's memory lacks the seals {missing:#x} of F_SEAL_*")]
-    Unsealed {
-        /// Bits of `F_SEAL_*`.
-        missing: u32,
-    },
-    /// Not the agreed number of bytes.
-    #[error("the peer's memory has {found} bytes instead of the agreed {expected}")]
-    Size {
-        /// Bytes, by the agreed geometry.
-        expected: u64,
-        /// Bytes, by `fstat`.
-        found: u64,
-    },
-    /// Pages that are not there could fail to come when they are first read.
-    #[error("the peer's memory is not all there: a hole at byte {at}")]
-    Hole {
-        /// Offset of the first one; the whole size if the block count alone is short.
-        at: u64,
-    },
-    /// The first words are not those of an outbox of this version and geometry.
-    #[error("the peer's outbox says {found:#x} at byte {at} instead of {expected:#x}")]
-    Header {
-        /// Offset of the word.
-        at: usize,
-        /// What this version writes there.
-        expected: u64,
-        /// What the peer wrote.
-        found: u64,
-    },
-    /// The agreed geometry itself cannot be.
-    #[error(transparent)]
-    Geometry(#[from] BadGeometry),
-    /// The kernel refused to look or to map.
-    #[error("the peer's memory could not be examined or mapped")]
-    Os(#[from] io::Error),
-}
-
-impl From<Errno> for RegionError {
-    fn from(error: Errno) -> Self {
-        RegionError::Os(error.into())
-    }
-}
-
-const TMPFS_MAGIC: u64 = 0x0102_1994;
-/// With these its size is fixed, and nobody but its maker's existing mapping can write it.
-const SEALS: SealFlags = SealFlags::FUTURE_WRITE
-    .union(SealFlags::SHRINK)
-    .union(SealFlags::GROW)
-    .union(SealFlags::SEAL);
+use crate::sealed::{self, RegionError};
 
 /// From as many bytes on `rep movsb` beats a loop of words.
 const STRING_COPY: usize = 128;
@@ -106,45 +44,34 @@ impl Region {
     /// Makes a region of `len` bytes, all zero, all there, writable for this mapping alone. The descriptor
     /// is for the peer.
     pub(crate) fn create(len: usize) -> io::Result<(Region, OwnedFd)> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let fd = fs::memfd_create(c"urpc", flags | MemfdFlags::NOEXEC_SEAL).or_else(|error| {
-            // NOEXEC_SEAL came with Linux 6.3.
-            if error == Errno::INVAL {
-                fs::memfd_create(c"urpc", flags)
-            } else {
-                Err(error)
-            }
-        })?;
-        fs::ftruncate(&fd, len as u64)?;
-        fs::fallocate(&fd, FallocateFlags::empty(), 0, len as u64)?;
-        let region = Region::map(&fd, len, ProtFlags::READ | ProtFlags::WRITE)?;
-        fs::fcntl_add_seals(&fd, SEALS)?;
+        let (region, fd) = Region::create_open(len)?;
+        sealed::seal(&fd)?;
         Ok((region, fd))
     }
 
     /// Maps what a peer made, read-only, if it is what [`Region::create`] makes. Closes the descriptor.
     pub(crate) fn accept(fd: OwnedFd, len: usize) -> Result<Region, RegionError> {
-        let kind = fs::fstatfs(&fd)?.f_type as u64;
-        if kind != TMPFS_MAGIC {
-            return Err(RegionError::NotMemory { found: kind });
-        }
-        let missing = SEALS.difference(fs::fcntl_get_seals(&fd)?);
-        if !missing.is_empty() {
-            return Err(RegionError::Unsealed {
-                missing: missing.bits(),
-            });
-        }
-        let stat = fs::fstat(&fd)?;
-        let (expected, found) = (len as u64, stat.st_size as u64);
-        if found != expected {
-            return Err(RegionError::Size { expected, found });
-        }
-        // Blocks can also lie beyond the end, so their number alone does not exclude holes.
-        let at = fs::seek(&fd, SeekFrom::Hole(0))?;
-        if at < expected || (stat.st_blocks as u64) < expected.div_ceil(512) {
-            return Err(RegionError::Hole { at });
-        }
+        sealed::examine(&fd, len)?;
         Ok(Region::map(&fd, len, ProtFlags::READ)?)
+    }
+
+    /// Makes a region as [`Region::create`] does, but leaves it to the peer to seal it, so that the peer can
+    /// map it for writing as well.
+    pub(crate) fn create_open(len: usize) -> io::Result<(Region, OwnedFd)> {
+        let fd = sealed::memfd(len)?;
+        let region = Region::map(&fd, len, ProtFlags::READ | ProtFlags::WRITE)?;
+        Ok((region, fd))
+    }
+
+    /// Maps what a peer made with [`Region::create_open`], for writing, and seals it. Closes the descriptor.
+    pub(crate) fn accept_open(fd: OwnedFd, len: usize) -> Result<Region, RegionError> {
+        sealed::seals(&fd)?; // so it may be mapped
+        let region = Region::map(&fd, len, ProtFlags::READ | ProtFlags::WRITE)?;
+        // What cannot be sealed is named by the look that follows. Before, the peer could have changed it behind
+        // the look.
+        let _ = sealed::seal(&fd);
+        sealed::examine(&fd, len)?;
+        Ok(region)
     }
 
     fn map(fd: impl AsFd, len: usize, prot: ProtFlags) -> io::Result<Region> {

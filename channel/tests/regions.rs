@@ -140,6 +140,92 @@ fn a_header_of_another_version_or_geometry_is_refused() {
     assert!(Outbox::create(&bad).is_err());
 }
 
+/// What the maker of a wake page sends, before its peer has mapped it.
+fn unsealed() -> (UnsealedWakePage, OwnedFd) {
+    let page = UnsealedWakePage::create().expect("a memfd");
+    let fd = page.fd().try_clone_to_owned().expect("a descriptor");
+    (page, fd)
+}
+
+#[test]
+fn both_sides_write_a_wake_page_and_mean_the_same_words() {
+    let (a, fd) = unsealed();
+    let b = WakePage::accept(fd).expect("made by this crate");
+    let a = a.sealed().expect("the other side has sealed it");
+    let words = |page: &WakePage, of_a: bool, k| {
+        let words = [page.lent_to_us(k), page.lent_to_peer(k)][usize::from(of_a)];
+        [words.grant, words.returned].map(std::ptr::from_ref)
+    };
+    let mut seen = std::collections::HashSet::new();
+    for (k, lent_by_a) in (0..layout::GRANTS).flat_map(|k| [(k, false), (k, true)]) {
+        for (i, (one, other)) in words(&a, lent_by_a, k)
+            .into_iter()
+            .zip(words(&b, !lent_by_a, k))
+            .enumerate()
+        {
+            // SAFETY: words of the two pages, which live on.
+            let (one, other) = unsafe { (&*one, &*other) };
+            one.store((k * 4 + i + 1) as u32, Ordering::Relaxed);
+            assert_eq!(other.load(Ordering::Relaxed), (k * 4 + i + 1) as u32);
+            other.store(0, Ordering::Relaxed);
+            assert_eq!(one.load(Ordering::Relaxed), 0);
+            assert!(
+                seen.insert(std::ptr::from_ref(one)),
+                "two words in one place"
+            );
+        }
+    }
+}
+
+#[test]
+fn no_hole_can_be_punched_into_a_wake_page_once_it_is_accepted() {
+    let (page, fd) = unsealed();
+    let kept = fd.try_clone().expect("a descriptor");
+    let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    assert_eq!(fs::fallocate(&kept, punch, 0, 4096), Ok(()), "before");
+    rustix::io::pwrite(&kept, &[0; 4096], 0).expect("room");
+    let _theirs = WakePage::accept(fd).expect("made by this crate");
+    assert_eq!(fs::fallocate(&kept, punch, 0, 4096), Err(Errno::PERM));
+    assert_eq!(fs::ftruncate(&kept, 0), Err(Errno::PERM));
+    let both = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: the kernel chooses the place; the mapping is not touched.
+    let third = unsafe { mm::mmap(std::ptr::null_mut(), 4096, both, MapFlags::SHARED, &kept, 0) };
+    assert_eq!(third, Err(Errno::PERM), "nor does a third process get it");
+    page.sealed().expect("it is whole");
+}
+
+#[test]
+fn a_wake_page_that_is_not_sealed_or_not_whole_is_refused_by_its_maker() {
+    let (page, _fd) = unsealed();
+    assert!(matches!(page.sealed(), Err(RegionError::Unsealed { .. })));
+    let (page, fd) = unsealed();
+    let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    fs::fallocate(&fd, punch, 0, 4096).expect("not sealed yet");
+    fs::fcntl_add_seals(&fd, ALL).expect("seals");
+    assert!(matches!(page.sealed(), Err(RegionError::Hole { at: 0 })));
+}
+
+#[test]
+fn what_cannot_be_a_wake_page_is_refused() {
+    let refusal = |fd| WakePage::accept(fd).expect_err("no wake page");
+    for len in [1, 4097] {
+        let error = refusal(memfd(len, SealFlags::empty()));
+        assert!(matches!(error, RegionError::Size { .. }), "{error}");
+    }
+    // Whoever sent it keeps the others from sealing it, or from writing it.
+    let error = refusal(memfd(4096, SealFlags::SEAL));
+    assert!(matches!(error, RegionError::Unsealed { .. }), "{error}");
+    let error = refusal(memfd(4096, ALL));
+    assert!(matches!(error, RegionError::Os(_)), "{error}");
+    let program = std::env::current_exe().expect("a test binary");
+    for path in [program.as_path(), "/dev/zero".as_ref()] {
+        let file = std::fs::File::open(path).expect("readable");
+        let error = refusal(file.into());
+        let refused = matches!(error, RegionError::NotMemory { .. } | RegionError::Os(_));
+        assert!(refused, "{error}");
+    }
+}
+
 const CHILD: &str = "URPC_TEST_DESCRIPTOR";
 
 /// Runs this same test in a child process that holds nothing but the descriptor, as a peer does.
@@ -216,6 +302,7 @@ fn a_forked_child_gets_errors_and_no_crash() {
         OwnPage::create().expect("a memfd"),
         pair(&TIGHT, Limits::default()),
     );
+    let wakes = WakePage::accept(unsealed().1).expect("made by this crate");
     let _ = b.send(call(1, b"for the parent")).expect("open");
     assert!(!forked());
     let (a, mut dropped) = (std::sync::Arc::new(a), Some(dropped));
@@ -225,6 +312,7 @@ fn a_forked_child_gets_errors_and_no_crash() {
         let a = &child_view;
         drop(dropped.take());
         page.word(0).store(1, Ordering::Relaxed);
+        wakes.lent_to_us(0).returned.store(1, Ordering::Relaxed);
         a.outbox().grant(0).grant.store(1, Ordering::Relaxed);
         a.freed(1);
         a.withdraw(1);

@@ -49,7 +49,8 @@ impl Backoff {
     ///
     /// let backoff = urpc_donate::Backoff::new();
     /// backoff.wasted(1_000, Duration::from_nanos(500));
-    /// assert!(backoff.bars(1_999) && !backoff.bars(2_000));
+    /// assert_eq!(backoff.bars(1_500), Duration::from_nanos(500));
+    /// assert!(backoff.bars(2_000).is_zero());
     /// ```
     pub fn wasted(&self, now: u64, cost: Duration) {
         let strikes = (self.strikes.load(Ordering::Relaxed) + 1).min(MOST_STRIKES);
@@ -71,10 +72,11 @@ impl Backoff {
         }
     }
 
-    /// True if the peer should be lent nothing `now`.
+    /// For how long from `now` on the peer should be lent nothing.
     #[must_use]
-    pub fn bars(&self, now: u64) -> bool {
-        now < self.barred_until.load(Ordering::Relaxed)
+    pub fn bars(&self, now: u64) -> Duration {
+        let until = self.barred_until.load(Ordering::Relaxed);
+        Duration::from_nanos(until.saturating_sub(now))
     }
 }
 
@@ -89,14 +91,14 @@ mod tests {
         backoff.wasted(now, COST);
         (0..u64::MAX)
             .step_by(100)
-            .find(|&later| !backoff.bars(now + later))
+            .find(|&later| backoff.bars(now + later).is_zero())
             .unwrap()
     }
 
     #[test]
     fn each_wasted_donation_doubles_the_pause_up_to_a_bound() {
         let backoff = Backoff::new();
-        assert!(!backoff.bars(0));
+        assert!(backoff.bars(0).is_zero());
         let pauses: Vec<u64> = (0..12).map(|i| pause(&backoff, i * 1_000_000)).collect();
         let doubled = (1..=MOST_STRIKES).map(|s| 100 << s);
         let bounded = std::iter::repeat(100 << MOST_STRIKES);
@@ -121,6 +123,6 @@ mod tests {
     fn a_pause_beyond_the_clock_is_for_ever_and_no_overflow() {
         let backoff = Backoff::new();
         backoff.wasted(u64::MAX - 1, Duration::MAX);
-        assert!(backoff.bars(u64::MAX - 1));
+        assert!(!backoff.bars(u64::MAX - 1).is_zero());
     }
 }

@@ -18,7 +18,8 @@
 use std::time::{Duration, Instant};
 
 use crate::seat::{Place, Seat};
-use crate::sync::{AtomicU32, Ordering, fence, wake_shared};
+use crate::signal::Signal;
+use crate::sync::{AtomicU32, Ordering};
 
 /// Sequences have 31 bits; the lowest bit of the word says whether the grant is live.
 const SEQUENCES: u32 = u32::MAX >> 1;
@@ -27,15 +28,41 @@ const SEQUENCES: u32 = u32::MAX >> 1;
 /// which answers 0, has no landing.
 pub(crate) const OPENING: u32 = 1;
 
-/// The words of one landing in the donor's outbox.
+/// The words of one landing: all of them but `returned` are its donor's.
 #[derive(Clone, Copy, Debug)]
-pub struct GrantWords<'a> {
+pub struct Words<'a> {
     /// `sequence << 1 | live`.
-    pub grant: &'a AtomicU32,
+    pub grant: Signal<'a>,
     /// The CPU that is lent: where the landing should run.
     pub cpu: &'a AtomicU32,
     /// How long the donor means to wait, in microseconds.
     pub limit_us: &'a AtomicU32,
+    /// The sequence that the landing has answered last.
+    pub returned: Signal<'a>,
+}
+
+/// For tests, the words themselves, in one process.
+#[cfg(test)]
+pub(crate) struct OwnWords([AtomicU32; 6]);
+
+#[cfg(test)]
+impl OwnWords {
+    pub(crate) fn new() -> Self {
+        Self(std::array::from_fn(|_| AtomicU32::new(0)))
+    }
+
+    pub(crate) fn get(&self) -> Words<'_> {
+        let [says, wake, cpu, limit_us, back, wake_back] = &self.0;
+        let grant = Signal { says, wake };
+        let (says, wake) = (back, wake_back);
+        let returned = Signal { says, wake };
+        Words {
+            grant,
+            cpu,
+            limit_us,
+            returned,
+        }
+    }
 }
 
 /// A processor that is lent right now.
@@ -60,7 +87,7 @@ impl Grant<'_> {
 #[derive(Clone, Copy, Debug)]
 pub struct Held<'a> {
     /// The peer's grant word.
-    pub grant: &'a AtomicU32,
+    pub grant: Signal<'a>,
     /// The sequence that was live there on arrival.
     pub sequence: u32,
 }
@@ -69,11 +96,7 @@ impl Held<'_> {
     /// True while the donor has neither reclaimed the processor nor gone on to another grant.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.grant.load(Ordering::Relaxed) == self.live()
-    }
-
-    fn live(&self) -> u32 {
-        self.sequence << 1 | 1
+        self.grant.says.load(Ordering::Relaxed) == self.sequence << 1 | 1
     }
 }
 
@@ -120,13 +143,7 @@ impl Lender {
     }
 
     /// Grants a processor. `None` if another donor is at it, or the landing has not answered.
-    pub fn lend(
-        &self,
-        words: GrantWords<'_>,
-        returned: &AtomicU32,
-        cpu: u32,
-        limit: Duration,
-    ) -> Option<Grant<'static>> {
+    pub fn lend(&self, words: Words<'_>, cpu: u32, limit: Duration) -> Option<Grant<'static>> {
         // Pairs with the Release in `wait`: the next donor sees what the last one granted.
         if self
             .busy
@@ -136,12 +153,11 @@ impl Lender {
             return None;
         }
         let last = self.last.load(Ordering::Relaxed);
-        if returned.load(Ordering::Relaxed) != last {
+        // What the landing wrote before it returned is seen.
+        if words.returned.hear() != last {
             self.busy.store(0, Ordering::Release);
             return None;
         }
-        // With the load of `returned`: what the landing wrote before it returned is seen.
-        fence(Ordering::Acquire);
         let sequence = next(last);
         self.last.store(sequence, Ordering::Relaxed);
         words.cpu.store(cpu, Ordering::Relaxed);
@@ -149,9 +165,8 @@ impl Lender {
             limit.as_micros().try_into().unwrap_or(u32::MAX),
             Ordering::Relaxed,
         );
-        // Pairs with the fence in `Landing::wait`: who sees the grant sees CPU, limit, and messages.
-        words.grant.store(sequence << 1 | 1, Ordering::Release);
-        wake_shared(words.grant);
+        // Who hears of the grant, in `Landing::wait`, sees CPU, limit, and messages.
+        words.grant.say(sequence << 1 | 1);
         Some(Grant {
             sequence,
             under: None,
@@ -163,40 +178,42 @@ impl Lender {
     pub fn wait(
         &self,
         grant: Grant<'_>,
-        words: GrantWords<'_>,
-        returned: &AtomicU32,
+        words: Words<'_>,
         seat: &Seat,
         ticket: u32,
         until: Instant,
     ) -> Outcome {
         seat.sit(Place::Lent);
+        let mut slept = false;
         let outcome = loop {
-            let seen = returned.load(Ordering::Relaxed);
-            if seen == grant.sequence {
-                // Pairs with the Release in `Landing::give_back`: its replies are seen.
-                fence(Ordering::Acquire);
+            // Before the looks at what they wake for.
+            let back = words.returned.watch();
+            let over = grant.under.map(|held| held.grant.watch());
+            // Its replies are seen.
+            if words.returned.hear() == grant.sequence {
                 break Outcome::Returned;
             }
             if seat.ticket() != ticket || grant.under.is_some_and(|held| !held.is_live()) {
                 break Outcome::Woken;
             }
-            let waited = match grant.under {
-                None => seat.sleep_beside(ticket, &[(returned, seen)], Some(until)),
-                Some(held) => {
-                    let words = [(returned, seen), (held.grant, held.live())];
-                    seat.sleep_beside(ticket, &words, Some(until))
-                }
-            };
-            if !waited {
+            // Asked each time: a peer can end all sleeps before their time.
+            if slept && Instant::now() >= until {
                 break Outcome::Limit;
+            }
+            slept = true;
+            match over {
+                None => seat.sleep_beside(ticket, &[back], Some(until)),
+                Some(over) => seat.sleep_beside(ticket, &[back, over], Some(until)),
             }
         };
         seat.stand_up();
-        // Void from here on. Pairs with `Held::is_live`, which is asked at every task boundary.
-        words.grant.store(grant.sequence << 1, Ordering::Release);
-        if outcome != Outcome::Returned {
-            // The landing may have lent it onwards, and sleep on this very word.
-            wake_shared(words.grant);
+        // Void from here on. `Held::is_live` is asked at every task boundary.
+        let void = grant.sequence << 1;
+        if outcome == Outcome::Returned {
+            words.grant.say_quietly(void);
+        } else {
+            // The landing may have lent it onwards, and sleep until this.
+            words.grant.say(void);
         }
         self.busy.store(0, Ordering::Release);
         outcome
@@ -211,19 +228,36 @@ fn next(sequence: u32) -> u32 {
 #[cfg(all(test, not(urpc_loom)))]
 mod tests {
     use super::*;
+    use crate::sync::wake_shared;
 
-    struct Words([AtomicU32; 3]);
+    /// A lender, and the words of its one landing.
+    struct Shared {
+        lender: Lender,
+        words: OwnWords,
+    }
 
-    impl Words {
-        fn new() -> Self {
-            Self(Default::default())
+    impl Shared {
+        /// The landing has answered `returned`.
+        fn new(returned: u32) -> Self {
+            let (lender, words) = (Lender::new(), OwnWords::new());
+            words.get().returned.say_quietly(returned);
+            Self { lender, words }
         }
-        fn get(&self) -> GrantWords<'_> {
-            GrantWords {
-                grant: &self.0[0],
-                cpu: &self.0[1],
-                limit_us: &self.0[2],
-            }
+
+        fn words(&self) -> Words<'_> {
+            self.words.get()
+        }
+
+        fn lend(&self) -> Option<Grant<'static>> {
+            self.lender.lend(self.words(), 3, Duration::from_micros(9))
+        }
+
+        fn wait(&self, grant: Grant<'_>, seat: &Seat, ticket: u32, until: Instant) -> Outcome {
+            self.lender.wait(grant, self.words(), seat, ticket, until)
+        }
+
+        fn is_void(&self) -> bool {
+            self.words().grant.hear() & 1 == 0
         }
     }
 
@@ -231,57 +265,52 @@ mod tests {
         Instant::now() + Duration::from_millis(1)
     }
 
+    fn far() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
     #[test]
     fn nothing_is_lent_where_no_landing_is() {
-        let (lender, words, returned) = (Lender::new(), Words::new(), AtomicU32::new(0));
-        assert!(!lender.is_free(&returned));
-        assert!(
-            lender
-                .lend(words.get(), &returned, 0, Duration::ZERO)
-                .is_none()
-        );
+        let shared = Shared::new(0);
+        assert!(!shared.lender.is_free(shared.words().returned.says));
+        assert!(shared.lend().is_none());
     }
 
     #[test]
     fn a_forged_return_neither_wakes_nor_opens() {
-        let (lender, words, returned) = (Lender::new(), Words::new(), AtomicU32::new(OPENING));
+        let shared = Shared::new(OPENING);
         let seat = Seat::new();
-        let grant = lender
-            .lend(words.get(), &returned, 0, Duration::ZERO)
-            .expect("free");
-        returned.store(7, Ordering::Relaxed);
-        let outcome = lender.wait(grant, words.get(), &returned, &seat, seat.ticket(), soon());
+        let grant = shared.lend().expect("free");
+        shared.words().returned.say(7);
+        let outcome = shared.wait(grant, &seat, seat.ticket(), soon());
         assert_eq!(outcome, Outcome::Limit);
-        assert_eq!(words.0[0].load(Ordering::Relaxed) & 1, 0, "void");
-        assert!(!lender.is_free(&returned), "its landing did not answer");
-    }
-
-    #[test]
-    fn only_one_donor_lends_at_a_time() {
-        let (lender, words, returned) = (Lender::new(), Words::new(), AtomicU32::new(OPENING));
-        let first = lender.lend(words.get(), &returned, 3, Duration::from_micros(9));
-        assert!(first.is_some());
-        assert_eq!(words.0[1].load(Ordering::Relaxed), 3);
-        assert_eq!(words.0[2].load(Ordering::Relaxed), 9);
+        assert!(shared.is_void());
+        let returned = shared.words().returned.says;
         assert!(
-            lender
-                .lend(words.get(), &returned, 0, Duration::ZERO)
-                .is_none()
+            !shared.lender.is_free(returned),
+            "its landing did not answer"
         );
     }
 
     #[test]
+    fn only_one_donor_lends_at_a_time() {
+        let shared = Shared::new(OPENING);
+        let first = shared.lend();
+        assert!(first.is_some());
+        assert_eq!(shared.words().cpu.load(Ordering::Relaxed), 3);
+        assert_eq!(shared.words().limit_us.load(Ordering::Relaxed), 9);
+        assert!(shared.lend().is_none());
+    }
+
+    #[test]
     fn a_local_wake_ends_the_donors_sleep() {
-        let (lender, words, returned) = (Lender::new(), Words::new(), AtomicU32::new(OPENING));
+        let shared = Shared::new(OPENING);
         let seat = Seat::new();
         let ticket = seat.ticket();
-        let grant = lender
-            .lend(words.get(), &returned, 0, Duration::ZERO)
-            .expect("free");
-        let far = Instant::now() + Duration::from_secs(60);
+        let grant = shared.lend().expect("free");
         std::thread::scope(|s| {
             s.spawn(|| {
-                let outcome = lender.wait(grant, words.get(), &returned, &seat, ticket, far);
+                let outcome = shared.wait(grant, &seat, ticket, far());
                 assert_eq!(outcome, Outcome::Woken);
             });
             let _ = seat.wake();
@@ -289,39 +318,53 @@ mod tests {
     }
 
     #[test]
+    fn a_wake_word_that_changes_all_the_time_keeps_no_donor_beyond_its_time() {
+        let shared = Shared::new(OPENING);
+        let seat = Seat::new();
+        let over = AtomicU32::new(0);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                let wake = shared.words().returned.wake;
+                while over.load(Ordering::Relaxed) == 0 {
+                    wake.fetch_add(1, Ordering::Relaxed);
+                    wake_shared(wake);
+                }
+            });
+            for _ in 0..100 {
+                let grant = shared.lend().expect("free");
+                let ticket = seat.ticket();
+                assert_eq!(shared.wait(grant, &seat, ticket, soon()), Outcome::Limit);
+                let granted = shared.words().grant.hear() >> 1;
+                shared.words().returned.say(granted); // late
+            }
+            over.store(1, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
     fn a_processor_lent_onwards_comes_back_when_its_owner_reclaims_it() {
-        let (lender, words, returned) = (Lender::new(), Words::new(), AtomicU32::new(OPENING));
-        let (onwards, further) = (Lender::new(), Words::new());
+        let (near, further) = (Shared::new(OPENING), Shared::new(OPENING));
         let (seat, middle) = (Seat::new(), Seat::new());
-        let held = lender
-            .lend(words.get(), &returned, 0, Duration::ZERO)
-            .expect("free");
+        let held = near.lend().expect("free");
         let under = Held {
-            grant: words.get().grant,
+            grant: near.words().grant,
             sequence: OPENING + 1,
         };
         assert!(under.is_live());
-        let nobody_answers = AtomicU32::new(OPENING);
-        let far = Instant::now() + Duration::from_secs(60);
         std::thread::scope(|s| {
             s.spawn(|| {
-                let grant = onwards
-                    .lend(further.get(), &nobody_answers, 0, Duration::ZERO)
-                    .expect("free")
-                    .under(under);
-                let ticket = middle.ticket();
-                let (words, returned) = (further.get(), &nobody_answers);
-                let outcome = onwards.wait(grant, words, returned, &middle, ticket, far);
+                let grant = further.lend().expect("free").under(under);
+                let outcome = further.wait(grant, &middle, middle.ticket(), far());
                 assert_eq!(outcome, Outcome::Woken);
             });
-            while further.0[0].load(Ordering::Relaxed) & 1 == 0 {
+            while further.is_void() {
                 std::thread::yield_now();
             }
-            let outcome = lender.wait(held, words.get(), &returned, &seat, seat.ticket(), soon());
+            let outcome = near.wait(held, &seat, seat.ticket(), soon());
             assert_eq!(outcome, Outcome::Limit);
         });
         assert!(!under.is_live());
-        assert_eq!(further.0[0].load(Ordering::Relaxed) & 1, 0, "void");
+        assert!(further.is_void());
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! The receiver's side of a lent processor: wait for a grant, hold it, give it back.
 //!
 //! A landing answers *every* sequence it sees, live or void, by writing it as its `returned` word, and
-//! sleeps only while the word's sequence is the one it answered. (A landing that merely slept on seeing
+//! sleeps only after it saw the one it answered. (A landing that merely slept on seeing
 //! "void" would strand the next live grant.) What the donor writes is a claim: the worst it can do is
 //! make this thread look and go back to sleep.
 
-use crate::grant::{GrantWords, Held, OPENING};
+use crate::grant::{Held, OPENING, Words};
 use crate::seat::{Place, Seat};
-use crate::sync::{AtomicU32, Ordering, fence, wake_shared};
+use crate::sync::Ordering;
 
 /// One landing: the thread that runs when its donor grants a processor.
 #[derive(Debug)]
@@ -35,18 +35,17 @@ pub enum Arrival {
 
 impl Landing {
     /// Opens the landing: from now on the peer may grant.
-    pub fn open(returned: &AtomicU32) -> Self {
-        returned.store(OPENING, Ordering::Release);
+    pub fn open(words: Words<'_>) -> Self {
+        words.returned.say_quietly(OPENING);
         Self { answered: OPENING }
     }
 
     /// Sleeps until there is a sequence to answer, or `seat` is woken after `ticket` was taken.
-    pub fn wait(&self, words: GrantWords<'_>, seat: &Seat, ticket: u32) -> Arrival {
+    pub fn wait(&self, words: Words<'_>, seat: &Seat, ticket: u32) -> Arrival {
         seat.sit(Place::Word);
         let arrival = loop {
-            let word = words.grant.load(Ordering::Relaxed);
-            // Pairs with the Release in `Lender::lend`.
-            fence(Ordering::Acquire);
+            let granted = words.grant.watch();
+            let word = words.grant.hear();
             let sequence = word >> 1;
             // A fresh page holds 0, before the first grant.
             if sequence != self.answered && word != 0 {
@@ -60,7 +59,7 @@ impl Landing {
             if seat.ticket() != ticket {
                 break Arrival::Woken;
             }
-            seat.sleep_beside(ticket, &[(words.grant, word)], None);
+            seat.sleep_beside(ticket, &[granted], None);
         };
         seat.stand_up();
         arrival
@@ -68,71 +67,59 @@ impl Landing {
 
     /// True while the grant is live: the donor has neither reclaimed it nor gone on to another.
     #[must_use]
-    pub fn holds(words: GrantWords<'_>, sequence: u32) -> bool {
+    pub fn holds(words: Words<'_>, sequence: u32) -> bool {
         let grant = words.grant;
         Held { grant, sequence }.is_live()
     }
 
     /// Answers `sequence`: returns the processor, and wakes the donor.
-    pub fn give_back(&mut self, returned: &AtomicU32, sequence: u32) {
+    pub fn give_back(&mut self, words: Words<'_>, sequence: u32) {
         self.answered = sequence;
-        // Pairs with the fence in `Lender::wait`: who sees the return sees the replies.
-        returned.store(sequence, Ordering::Release);
-        wake_shared(returned);
+        // Who hears of the return, in `Lender::wait`, sees the replies.
+        words.returned.say(sequence);
     }
 }
 
 #[cfg(all(test, not(urpc_loom)))]
 mod tests {
     use super::*;
+    use crate::grant::OwnWords;
     use crate::{Lender, Outcome};
     use std::time::{Duration, Instant};
 
     #[test]
     fn a_void_grant_is_answered_so_that_the_next_one_finds_its_landing() {
-        let words: [AtomicU32; 3] = Default::default();
-        let words = GrantWords {
-            grant: &words[0],
-            cpu: &words[1],
-            limit_us: &words[2],
-        };
-        let returned = AtomicU32::new(0);
-        let mut landing = Landing::open(&returned);
+        let words = OwnWords::new();
+        let words = words.get();
+        let mut landing = Landing::open(words);
         let (lender, donor, seat) = (Lender::new(), Seat::new(), Seat::new());
         let ticket = seat.ticket();
 
-        let grant = lender.lend(words, &returned, 0, Duration::ZERO).unwrap();
-        let now = Instant::now();
-        let outcome = lender.wait(grant, words, &returned, &donor, donor.ticket(), now);
+        let grant = lender.lend(words, 0, Duration::ZERO).unwrap();
+        let outcome = lender.wait(grant, words, &donor, donor.ticket(), Instant::now());
         assert_eq!(outcome, Outcome::Limit);
 
         let Arrival::Granted { sequence, live, .. } = landing.wait(words, &seat, ticket) else {
             panic!("a sequence waits for its answer");
         };
         assert!(!live && !Landing::holds(words, sequence));
-        assert!(!lender.is_free(&returned));
-        landing.give_back(&returned, sequence);
-        assert!(lender.is_free(&returned));
+        assert!(!lender.is_free(words.returned.says));
+        landing.give_back(words, sequence);
+        assert!(lender.is_free(words.returned.says));
 
-        let _grant = lender.lend(words, &returned, 0, Duration::ZERO).unwrap();
+        let _grant = lender.lend(words, 0, Duration::ZERO).unwrap();
         let arrival = landing.wait(words, &seat, ticket);
         assert!(matches!(arrival, Arrival::Granted { live: true, .. }));
     }
 
     #[test]
     fn a_landing_is_woken_by_its_own_process() {
-        let words: [AtomicU32; 3] = Default::default();
-        let words = GrantWords {
-            grant: &words[0],
-            cpu: &words[1],
-            limit_us: &words[2],
-        };
-        let returned = AtomicU32::new(0);
-        let landing = Landing::open(&returned);
+        let words = OwnWords::new();
+        let landing = Landing::open(words.get());
         let seat = Seat::new();
         let ticket = seat.ticket();
         std::thread::scope(|s| {
-            s.spawn(|| assert_eq!(landing.wait(words, &seat, ticket), Arrival::Woken));
+            s.spawn(|| assert_eq!(landing.wait(words.get(), &seat, ticket), Arrival::Woken));
             let _ = seat.wake();
         });
     }

@@ -22,15 +22,17 @@ mod peer;
 pub mod policy;
 mod presence;
 mod seat;
+mod signal;
 mod sync;
 
 pub use backoff::{Backoff, MOST_STRIKES};
 pub use cpu::{Affinity, allowed_cpus, current_cpu};
-pub use grant::{Grant, GrantWords, Held, Lender, Outcome};
+pub use grant::{Grant, Held, Lender, Outcome, Words};
 pub use landing::{Arrival, Landing};
 pub use peer::{Credentials, PeerProcess};
 pub use presence::{Presence, View};
 pub use seat::{Place, Seat, Wake};
+pub use signal::Signal;
 pub use sync::lending_works;
 
 #[cfg(all(test, urpc_loom))]

@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 use loom::sync::Arc;
 use loom::thread;
 
+use crate::grant::OwnWords;
 use crate::sync::{AtomicU32, Ordering, fence};
-use crate::{
-    Arrival, Grant, GrantWords, Held, Landing, Lender, Outcome, Presence, Seat, View, Wake,
-};
+use crate::{Arrival, Grant, Held, Landing, Lender, Outcome, Presence, Seat, View, Wake, Words};
 
 #[test]
 fn loom_no_message_is_forgotten_between_rest_and_ring() {
@@ -76,9 +75,16 @@ fn loom_a_wake_reaches_a_thread_on_its_way_to_the_bell() {
     });
 }
 
+/// With sleeps of their own, two threads have too many interleavings for all of them. These have all in which a
+/// thread that could go on is kept from it three times at most.
+fn lending(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
 struct Shared {
-    grant: [AtomicU32; 3],
-    returned: AtomicU32,
+    words: OwnWords,
     lender: Lender,
     donor: Seat,
 }
@@ -86,23 +92,25 @@ struct Shared {
 impl Shared {
     fn new() -> Self {
         Self {
-            grant: [AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0)],
-            returned: AtomicU32::new(0),
+            words: OwnWords::new(),
             lender: Lender::new(),
             donor: Seat::new(),
         }
     }
 
+    fn words(&self) -> Words<'_> {
+        self.words.get()
+    }
+
     fn lend(&self) -> Grant<'static> {
         self.lender
-            .lend(self.words(), &self.returned, 0, Duration::ZERO)
+            .lend(self.words(), 0, Duration::ZERO)
             .expect("the landing has answered")
     }
 
     fn wait(&self, grant: Grant<'_>, until: Instant) -> Outcome {
         let (seat, ticket) = (&self.donor, self.donor.ticket());
-        self.lender
-            .wait(grant, self.words(), &self.returned, seat, ticket, until)
+        self.lender.wait(grant, self.words(), seat, ticket, until)
     }
 
     /// The next sequence at the landing, and whether it is live.
@@ -110,18 +118,10 @@ impl Shared {
         let seat = Seat::new();
         match landing.wait(self.words(), &seat, seat.ticket()) {
             Arrival::Granted { sequence, live, .. } => {
-                let grant = &self.grant[0];
+                let grant = self.words().grant;
                 (Held { grant, sequence }, live)
             }
             Arrival::Woken => panic!("nobody wakes it"),
-        }
-    }
-
-    fn words(&self) -> GrantWords<'_> {
-        GrantWords {
-            grant: &self.grant[0],
-            cpu: &self.grant[1],
-            limit_us: &self.grant[2],
         }
     }
 }
@@ -129,9 +129,9 @@ impl Shared {
 /// Two grants to one landing. The donor either waits for the return or, `hasty`, reclaims at once:
 /// each live grant is answered by its own sequence, and none is stranded.
 fn two_grants(hasty: bool) {
-    loom::model(move || {
+    lending(move || {
         let shared = Arc::new(Shared::new());
-        let mut landing = Landing::open(&shared.returned);
+        let mut landing = Landing::open(shared.words());
         let at = {
             let shared = shared.clone();
             thread::spawn(move || {
@@ -147,7 +147,7 @@ fn two_grants(hasty: bool) {
                     // What was written before the grant is seen (a reclaimed one may be overtaken).
                     assert!(cpu >= sequence);
                     last = sequence;
-                    landing.give_back(&shared.returned, sequence);
+                    landing.give_back(shared.words(), sequence);
                 }
             })
         };
@@ -156,22 +156,12 @@ fn two_grants(hasty: bool) {
         for cpu in [2, 3] {
             let grant = loop {
                 // A landing that has not answered yet is not granted to.
-                match shared
-                    .lender
-                    .lend(shared.words(), &shared.returned, cpu, Duration::ZERO)
-                {
+                match shared.lender.lend(shared.words(), cpu, Duration::ZERO) {
                     Some(grant) => break grant,
                     None => thread::yield_now(),
                 }
             };
-            let outcome = shared.lender.wait(
-                grant,
-                shared.words(),
-                &shared.returned,
-                &shared.donor,
-                shared.donor.ticket(),
-                until,
-            );
+            let outcome = shared.wait(grant, until);
             assert!(hasty || outcome == Outcome::Returned);
         }
         at.join().unwrap();
@@ -188,6 +178,39 @@ fn loom_a_reclaimed_grant_strands_no_later_one() {
     two_grants(true);
 }
 
+/// Nobody returns the processor, and its time is an hour away: the donor is woken by its own process, the landing
+/// by the reclaim, and then by its own process.
+#[test]
+fn loom_a_wake_from_within_ends_every_sleep() {
+    lending(|| {
+        let shared = Arc::new(Shared::new());
+        let mut landing = Landing::open(shared.words());
+        let (ticket, grant) = (shared.donor.ticket(), shared.lend());
+        let at = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                let _ = shared.donor.wake();
+                let (held, _) = shared.arrive(&landing);
+                landing.give_back(shared.words(), held.sequence);
+            })
+        };
+        let (lender, words) = (&shared.lender, shared.words());
+        let outcome = lender.wait(grant, words, &shared.donor, ticket, far());
+        assert!(matches!(outcome, Outcome::Woken | Outcome::Returned));
+        at.join().unwrap();
+    });
+    lending(|| {
+        let (words, seat) = (Arc::new(OwnWords::new()), Arc::new(Seat::new()));
+        let (landing, ticket) = (Landing::open(words.get()), seat.ticket());
+        let waker = {
+            let seat = seat.clone();
+            thread::spawn(move || seat.wake())
+        };
+        assert_eq!(landing.wait(words.get(), &seat, ticket), Arrival::Woken);
+        let _ = waker.join().unwrap();
+    });
+}
+
 fn far() -> Instant {
     Instant::now() + Duration::from_secs(3600)
 }
@@ -196,11 +219,11 @@ fn far() -> Instant {
 /// that wait in turns, not three): what was written at the far end is seen by the donor after its return.
 #[test]
 fn loom_a_processor_lent_onwards_comes_back_through_every_hand() {
-    loom::model(|| {
+    lending(|| {
         let (near, distant) = (Arc::new(Shared::new()), Arc::new(Shared::new()));
         let reply = Arc::new(AtomicU32::new(0));
-        let mut landing = Landing::open(&near.returned);
-        let mut last = Landing::open(&distant.returned);
+        let mut landing = Landing::open(near.words());
+        let mut last = Landing::open(distant.words());
         let middle = {
             let (near, distant, reply) = (near.clone(), distant.clone(), reply.clone());
             thread::spawn(move || {
@@ -210,14 +233,14 @@ fn loom_a_processor_lent_onwards_comes_back_through_every_hand() {
                 assert_eq!(outcome, Outcome::Returned);
                 assert_eq!(reply.load(Ordering::Relaxed), 1, "the reply that came back");
                 reply.store(2, Ordering::Relaxed);
-                landing.give_back(&near.returned, held.sequence);
+                landing.give_back(near.words(), held.sequence);
             })
         };
         let grant = near.lend();
         let (held, live) = distant.arrive(&last);
         assert!(live, "its donor waits");
         reply.store(1, Ordering::Relaxed);
-        last.give_back(&distant.returned, held.sequence);
+        last.give_back(distant.words(), held.sequence);
         assert_eq!(near.wait(grant, far()), Outcome::Returned);
         assert_eq!(
             reply.load(Ordering::Relaxed),
@@ -232,10 +255,10 @@ fn loom_a_processor_lent_onwards_comes_back_through_every_hand() {
 /// with the grant it is under, and is void then.
 #[test]
 fn loom_an_onward_grant_ends_with_the_one_it_is_under() {
-    loom::model(|| {
+    lending(|| {
         let (near, distant) = (Arc::new(Shared::new()), Arc::new(Shared::new()));
-        let mut landing = Landing::open(&near.returned);
-        let _nobody = Landing::open(&distant.returned);
+        let mut landing = Landing::open(near.words());
+        let _nobody = Landing::open(distant.words());
         let second = {
             let (near, distant) = (near.clone(), distant.clone());
             thread::spawn(move || {
@@ -244,15 +267,15 @@ fn loom_an_onward_grant_ends_with_the_one_it_is_under() {
                     let outcome = distant.wait(distant.lend().under(held), far());
                     assert_eq!(outcome, Outcome::Woken);
                     assert!(!held.is_live());
-                    assert_eq!(distant.grant[0].load(Ordering::Relaxed) & 1, 0, "void");
+                    assert_eq!(distant.words().grant.hear() & 1, 0, "void");
                 }
-                landing.give_back(&near.returned, held.sequence);
+                landing.give_back(near.words(), held.sequence);
             })
         };
         assert_eq!(near.wait(near.lend(), Instant::now()), Outcome::Limit);
         second.join().unwrap();
         assert!(
-            near.lender.is_free(&near.returned),
+            near.lender.is_free(near.words().returned.says),
             "the next one is not stranded"
         );
     });

@@ -3,7 +3,8 @@
 //! A worker describes what it sees at home ([`Here`]) and of its peers ([`PeerView`]), and is told one
 //! [`Action`]. It does that and, where it still has the processor afterwards, looks and asks again. The
 //! policy of the paper, [`Optimistic`], answers with the first row that fits. A peer is *underpowered* if
-//! it has messages that it has not read and no processor awake to read them. It can be *served* if this
+//! it has messages that it has not read and no processor awake to read them, or if those that are awake have
+//! read none of them for so long ([`STUCK`]) that they must be busy. It can be *served* if this
 //! thread may lend, a landing of the peer is free, back-off does not bar it, and nothing is due here before
 //! the processor could be back ([`WORTH`]). A processor that was lent to this process may be lent *onwards*;
 //! what is due then is its owner's wish to have it back.
@@ -20,7 +21,7 @@
 //! | something is outstanding, and there is some of the spin budget left | `Scan` | "Processors scan for incoming messages only when they would otherwise be idle" |
 //! | a peer has unread messages, some processor of it rests, and it was not rung | `Ring` | "if the workload between them is imbalanced": the one that is awake may be stuck |
 //! | the processor is lent to this process | `Return` | "After these have been processed, the processor is returned to the client address space" |
-//! | else | `Rest`, until the next thing is due | |
+//! | else | `Rest`, until the next thing is due, or a peer that could be served has left messages unread for too long | |
 //!
 //! An application may put a [`Policy`] of its own in the place of this one.
 
@@ -38,6 +39,11 @@ pub const PATIENCE: u32 = 4;
 /// cost on one CPU.
 pub const WORTH: Duration = Duration::from_micros(20);
 
+/// A peer that is awake and has read none of our messages for so long is busy with something else: for its idle
+/// peers that is as if it had no processor. A processor that is lent brings its own CPU, and one that is rung so
+/// late has lost no more than what waking it takes.
+pub const STUCK: Duration = Duration::from_micros(50);
+
 /// What a worker sees of one peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PeerView {
@@ -49,8 +55,9 @@ pub struct PeerView {
     pub presence: View,
     /// A landing of it answers.
     pub landing_free: bool,
-    /// Back-off: processors lent to it were wasted lately (see [`Backoff`](crate::Backoff)).
-    pub barred: bool,
+    /// Back-off: for so long it should be lent nothing, since what it was lent was wasted (see
+    /// [`Backoff`](crate::Backoff)).
+    pub barred: Duration,
     /// For how long there have been unread messages without its having read any.
     pub unserved: Duration,
     /// Donations in a row, without a processor of its own having been seen awake.
@@ -62,7 +69,7 @@ pub struct PeerView {
 }
 
 impl PeerView {
-    /// It has messages, and no processor for them (R19).
+    /// It has messages, and no processor for them, or none that comes to them (R19).
     ///
     /// ```
     /// use urpc_donate::{View, policy::PeerView};
@@ -71,10 +78,18 @@ impl PeerView {
     /// assert!(peer.is_underpowered());
     /// peer.presence = View { processors: 2, resting: 1 };
     /// assert!(!peer.is_underpowered());
+    /// peer.unserved = urpc_donate::policy::STUCK;
+    /// assert!(peer.is_underpowered());
     /// ```
     #[must_use]
     pub fn is_underpowered(&self) -> bool {
-        self.unread && !self.presence.awake()
+        self.unread && (!self.presence.awake() || self.unserved >= STUCK)
+    }
+
+    /// In how much time a processor should be lent to it if those it has, or that were rung, go on to read nothing.
+    fn stuck_in(&self) -> Option<Duration> {
+        self.unread
+            .then(|| STUCK.saturating_sub(self.unserved).max(self.barred))
     }
 
     /// Some processor of it may sleep on messages of ours, and it has not been rung for them.
@@ -115,8 +130,13 @@ impl Here {
     /// True if this worker's processor can be given to `peer`, whether or not `peer` needs it.
     #[must_use]
     pub fn can_serve(&self, peer: &PeerView) -> bool {
+        self.could_serve(peer) && peer.barred.is_zero()
+    }
+
+    /// The same, back-off aside.
+    fn could_serve(&self, peer: &PeerView) -> bool {
         let worth = self.due_in.is_none_or(|due| due >= WORTH);
-        self.may_lend && worth && peer.landing_free && !peer.barred
+        self.may_lend && worth && peer.landing_free
     }
 }
 
@@ -208,7 +228,11 @@ impl Policy for Optimistic {
         }
         match here.lent {
             Some(_) => Action::Return,
-            None => Action::Rest(here.due_in),
+            None => {
+                let could = peers.iter().filter(|peer| here.could_serve(peer));
+                let stuck = could.filter_map(PeerView::stuck_in).min();
+                Action::Rest([here.due_in, stuck].into_iter().flatten().min())
+            }
         }
     }
 }
@@ -226,7 +250,7 @@ fn reallocate(
             continue;
         }
         if !here.can_serve(peer) {
-            if !peer.rung {
+            if peer.needs_a_ring() {
                 return Some(Action::Ring(i));
             }
         } else if neediest.is_none_or(|(_, other)| other.unserved < peer.unserved) {

@@ -5,7 +5,7 @@
 //! | `Running` | nothing | the changed ticket, which it reads before it sleeps |
 //! | `Word` | its own word | a futex wake |
 //! | `Bell` | the bell, an epoll of the process | the caller of `wake`, who must ring the bell |
-//! | `Lent` | its own word and a peer's, or two peers' | a futex wake |
+//! | `Lent` | its own word and one that a peer changes, or two | a futex wake |
 //!
 //! The ticket changes with every wake, before anything else. Whoever sleeps names the ticket it saw
 //! *before* its last look for work; a wake after that look therefore ends the sleep, or prevents it.
@@ -110,15 +110,15 @@ impl Seat {
         self.place.store(Place::Running as u32, Ordering::Relaxed);
     }
 
-    /// One sleep on the own word and on one or two that peers write, while they are `ticket` and what was seen
-    /// there. False if it is `until`.
+    /// One sleep on the own word and on one or two that peers change, while they are `ticket` and what was seen
+    /// there. May end at any time.
     pub(crate) fn sleep_beside(
         &self,
         ticket: u32,
         shared: &[(&AtomicU32, u32)],
         until: Option<Instant>,
-    ) -> bool {
-        sleep_on_all(&self.ticket, ticket, shared, until)
+    ) {
+        sleep_on_all(&self.ticket, ticket, shared, until);
     }
 
     pub(crate) fn sit(&self, place: Place) {

@@ -1,6 +1,6 @@
 //! The atomics and the two kernel calls this crate sleeps with, or loom's in their place.
 //!
-//! A thread sleeps on one word of its own process, or on that and one or two that peers write. The
+//! A thread sleeps on one word of its own process, or on that and one or two that peers change. The
 //! waker changes the word before it wakes, always: the kernel can lose a wake on an unchanged word.
 
 #[cfg(not(all(test, urpc_loom)))]
@@ -39,26 +39,25 @@ mod real {
     }
 
     /// Sleeps while `own` is `expected` *and* each of `shared`, two at most, is what was seen there, until
-    /// one of them is woken or `until`. May return at any time; false if it is `until`.
+    /// one of them is woken or `until`. May return at any time.
     pub(crate) fn sleep_on_all(
         own: &AtomicU32,
         expected: u32,
         shared: &[(&AtomicU32, u32)],
         until: Option<Instant>,
-    ) -> bool {
+    ) {
         let deadline = until.map(monotonic);
         let private = WaitFlags::SIZE_U32 | WaitFlags::PRIVATE;
         let mut words = [entry(own, expected, private), Wait::new(), Wait::new()];
         for (word, (shared, seen)) in words[1..].iter_mut().zip(shared) {
             *word = entry(shared, *seen, WaitFlags::SIZE_U32);
         }
-        let slept = futex::waitv(
+        let _ = futex::waitv(
             &words[..=shared.len()],
             WaitvFlags::empty(),
             deadline.as_ref(),
             ClockId::Monotonic,
         );
-        slept != Err(rustix::io::Errno::TIMEDOUT)
     }
 
     /// Whether this kernel lets a thread sleep on several words. Without it (before Linux 5.16, or in a
@@ -112,32 +111,64 @@ pub use modelled::lending_works;
 #[cfg(all(test, urpc_loom))]
 pub(crate) use modelled::*;
 
-/// Under loom a sleep is a wait for the word to change, with a yield in between: a lost wake-up then
-/// shows as a model that does not end. Time does not pass in a model.
+/// Under loom a sleep ends when one of its words is woken, and no sooner: so a wake-up that is lost, or one on a word
+/// that was not changed before, shows as a deadlock. Time does not pass in a model.
 #[cfg(all(test, urpc_loom))]
 mod modelled {
     pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+    use loom::sync::{Condvar, Mutex};
     use std::time::Instant;
 
+    /// Who sleeps, as the addresses of the words they sleep on.
+    type Sleepers = Vec<Vec<usize>>;
+
+    loom::lazy_static! {
+        static ref KERNEL: (Mutex<Sleepers>, Condvar) = (Mutex::new(Sleepers::new()), Condvar::new());
+    }
+
+    /// Always so in a model.
     #[must_use]
     pub fn lending_works() -> bool {
         true
     }
 
-    pub(crate) fn wake_private(_word: &AtomicU32) {}
-    pub(crate) fn wake_shared(_word: &AtomicU32) {}
+    pub(crate) fn wake_private(word: &AtomicU32) {
+        let address = std::ptr::from_ref(word).addr();
+        let mut sleepers = KERNEL.0.lock().unwrap();
+        sleepers.retain(|words| !words.contains(&address));
+        KERNEL.1.notify_all();
+    }
 
-    pub(crate) fn sleep(_word: &AtomicU32, _expected: u32, _until: Option<Instant>) {
-        loom::thread::yield_now();
+    pub(crate) fn wake_shared(word: &AtomicU32) {
+        wake_private(word);
+    }
+
+    pub(crate) fn sleep(word: &AtomicU32, expected: u32, until: Option<Instant>) {
+        sleep_on_all(word, expected, &[], until);
     }
 
     pub(crate) fn sleep_on_all(
-        _own: &AtomicU32,
-        _expected: u32,
-        _shared: &[(&AtomicU32, u32)],
+        own: &AtomicU32,
+        expected: u32,
+        shared: &[(&AtomicU32, u32)],
         until: Option<Instant>,
-    ) -> bool {
-        loom::thread::yield_now();
-        until.is_none_or(|until| Instant::now() < until)
+    ) {
+        let all = [&[(own, expected)], shared].concat();
+        let mut sleepers = KERNEL.0.lock().unwrap();
+        let unchanged = all
+            .iter()
+            .all(|(word, seen)| word.load(Ordering::Relaxed) == *seen);
+        if !unchanged || until.is_some_and(|until| until <= Instant::now()) {
+            return;
+        }
+        // Which are nobody else's: `own` is this thread's.
+        let words: Vec<_> = all
+            .iter()
+            .map(|(word, _)| std::ptr::from_ref(*word).addr())
+            .collect();
+        sleepers.push(words.clone());
+        while sleepers.contains(&words) {
+            sleepers = KERNEL.1.wait(sleepers).unwrap();
+        }
     }
 }

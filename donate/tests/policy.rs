@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use urpc_donate::policy::{Action, Here, Lent, Optimistic, PeerView, Policy, View, WORTH};
+use urpc_donate::policy::{Action, Here, Lent, Optimistic, PeerView, Policy, STUCK, View, WORTH};
 
 const STATES: u32 = 1_200_000;
 
@@ -38,8 +38,12 @@ fn peer(rng: &mut Rng) -> PeerView {
             resting: rng.u32(..4),
         },
         landing_free: unread && (bit(3) || bit(4)),
-        barred: bit(5) && bit(6),
-        unserved: Duration::from_micros(rng.u64(..4)),
+        barred: if bit(5) && bit(6) {
+            STUCK * rng.u32(1..4)
+        } else {
+            Duration::ZERO
+        },
+        unserved: STUCK * rng.u32(..5) / 3,
         streak: rng.u32(..10),
         rung: bit(7),
         urgent: bit(8) && bit(9),
@@ -56,12 +60,12 @@ fn check(here: &Here, peers: &[PeerView], action: Action) {
         Action::Run => {
             assert!(here.ready && !in_hand);
             let mut urgent = needy().filter(|peer| peer.urgent);
-            let seen_to = |peer: &PeerView| peer.rung && !here.can_serve(peer);
+            let seen_to = |peer: &PeerView| !peer.needs_a_ring() && !here.can_serve(peer);
             assert!(urgent.all(seen_to), "an urgent call waits");
         }
         Action::Donate { to, ring } => {
             let lucky = &peers[to];
-            assert!(here.may_lend && lucky.landing_free && !lucky.barred);
+            assert!(here.may_lend && lucky.landing_free && lucky.barred.is_zero());
             assert!(lucky.is_underpowered() && here.can_serve(lucky));
             assert!(!here.ready || lucky.urgent, "there is work here");
             assert!(!in_hand && (!wanted || urgent(to)), "its owner waits");
@@ -82,14 +86,32 @@ fn check(here: &Here, peers: &[PeerView], action: Action) {
         Action::Scan | Action::Return | Action::Rest(_) => {
             assert!(!here.ready, "there is work here");
             // It could lend to one, or it could ring one.
-            let left = needy().find(|peer| here.can_serve(peer) || !peer.rung);
+            let left = needy().find(|peer| here.can_serve(peer) || peer.needs_a_ring());
             assert_eq!(left, None, "a processor idles beside an underpowered peer");
             match action {
                 Action::Scan => {
                     assert!(here.may_spin && peers.iter().any(|peer| peer.outstanding));
                 }
                 Action::Return => assert!(here.lent.is_some()),
-                _ => assert!(here.lent.is_none() && action == Action::Rest(here.due_in)),
+                Action::Rest(limit) => {
+                    assert!(here.lent.is_none());
+                    let longest = limit.unwrap_or(Duration::MAX);
+                    assert!(longest <= here.due_in.unwrap_or(Duration::MAX));
+                    // It is there in time for those that are about to be.
+                    let unread = peers.iter().filter(|peer| peer.unread);
+                    for peer in unread {
+                        let then = PeerView {
+                            barred: Duration::ZERO,
+                            ..*peer
+                        };
+                        if here.can_serve(&then) {
+                            let stuck = STUCK.saturating_sub(peer.unserved);
+                            assert!(longest <= stuck.max(peer.barred));
+                        }
+                    }
+                    assert!(limit.is_none_or(|limit| !limit.is_zero()));
+                }
+                _ => unreachable!("the others are above"),
             }
             if action != Action::Scan {
                 assert!(!peers.iter().any(PeerView::needs_a_ring));

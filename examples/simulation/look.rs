@@ -74,7 +74,7 @@ impl World<'_> {
                 if std::mem::take(&mut self.spaces[space].rung) {
                     self.notify(space, Some(t));
                 }
-                return self.doze(t);
+                return self.doze(t, None);
             }
             Role::Worker => {
                 if woken {
@@ -237,7 +237,7 @@ impl World<'_> {
     }
 
     /// Sleeps, unless somebody has called meanwhile.
-    pub(crate) fn doze(&mut self, t: usize) {
+    pub(crate) fn doze(&mut self, t: usize, limit: Option<Time>) {
         let Program {
             space, role, woken, ..
         } = self.programs[t];
@@ -254,7 +254,7 @@ impl World<'_> {
         if role == Role::Worker {
             self.kernel.threads[t].bound = None;
         }
-        self.sleep(t, Doing::Asleep, None);
+        self.sleep(t, Doing::Asleep, limit);
     }
 
     /// A processor was lent to this landing, or had been.

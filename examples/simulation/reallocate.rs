@@ -93,7 +93,10 @@ impl World<'_> {
             _ => {
                 let rings = (links.iter().zip(&views)).filter(|(_, view)| view.needs_a_ring());
                 errands.extend(rings.map(|(&link, _)| Errand::Ring(link)));
-                self.programs[t].after = After::Sleep;
+                self.programs[t].after = After::Sleep(match action {
+                    Action::Rest(limit) => limit.map(|limit| self.now + limit.as_nanos() as Time),
+                    _ => None,
+                });
             }
         }
         self.next_errand(t);
@@ -168,7 +171,7 @@ impl World<'_> {
                 self.look_or_urge(t);
             }
             After::Decide => self.step(t, Doing::Decide, Use::System, 0),
-            After::Sleep => self.rest(t),
+            After::Sleep(limit) => self.rest(t, limit),
         }
     }
 
@@ -191,16 +194,16 @@ impl World<'_> {
     }
 
     /// Nothing is left to do: a worker sleeps, what was lent goes back.
-    fn rest(&mut self, t: usize) {
+    fn rest(&mut self, t: usize, limit: Option<Time>) {
         let Program { space, role, .. } = self.programs[t];
         match role {
-            Role::Worker => self.doze(t),
+            Role::Worker => self.doze(t, limit),
             Role::Landing(_) => self.give_up(t),
             Role::StandIn | Role::Keeper => {
                 if self.spaces[space].has_work() {
                     self.look(t);
                 } else {
-                    self.doze(t);
+                    self.doze(t, None);
                 }
             }
         }
@@ -214,7 +217,7 @@ impl World<'_> {
                 self.programs[t].errands.push_back(Errand::Ring(link));
             }
         }
-        self.programs[t].after = After::Sleep;
+        self.programs[t].after = After::Sleep(None);
         self.next_errand(t);
     }
 

@@ -140,7 +140,7 @@ impl Link {
             outstanding: self.outstanding > 0,
             presence,
             landing_free: unread && landing_free,
-            barred: unread && self.backoff.bars(now),
+            barred: self.backoff.bars(now),
             unserved: Duration::from_nanos(since.map_or(0, |(_, since)| now - since)),
             streak: self.streak,
             rung: self.is_rung(),

@@ -61,7 +61,7 @@ pub(crate) enum After {
     #[default]
     Look,
     Decide,
-    Sleep,
+    Sleep(Option<Time>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,22 +3,19 @@
 //! A peer's presence, grants and progress are claims of its own. Believing a false one delays that peer's
 //! calls, and nothing else.
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use urpc_donate::policy::PeerView;
-use urpc_donate::{GrantWords, Lender, Outcome, Presence, View};
+use urpc_channel::{GrantWords, WakeWords};
+use urpc_donate::policy::{PeerView, STUCK};
+use urpc_donate::{Lender, Outcome, Presence, Signal, View, Words};
 
 use super::{Binding, NEVER_RUNG};
 use crate::node::page;
 use crate::note::note;
 use crate::stats::add;
 use crate::wire::Nanos;
-
-/// A worker that is busy with the replies of one donation has run out of work by then, and lends its processor
-/// again; and a peer that is rung so late has lost about what waking it takes.
-const STUCK: Duration = Duration::from_micros(50);
 
 impl Binding {
     /// The peer's presence, as its page says it now.
@@ -38,17 +35,14 @@ impl Binding {
     /// What the policy has to know of this peer.
     pub(crate) fn view(&self, now: Nanos) -> PeerView {
         let unread = self.wants_attention();
+        let if_unread = |ask: &dyn Fn() -> Duration| if unread { ask() } else { Duration::ZERO };
         PeerView {
             unread,
             outstanding: self.outstanding(),
             presence: self.seen_presence(),
             landing_free: unread && self.free_landing().is_some(),
-            barred: unread && self.backoff.bars(now.0),
-            unserved: if unread {
-                self.unserved(now)
-            } else {
-                Duration::ZERO
-            },
+            barred: if_unread(&|| self.backoff.bars(now.0)),
+            unserved: if_unread(&|| self.unserved(now)),
             streak: self.streak.load(Ordering::Relaxed),
             rung: self.is_rung(),
             urgent: false,
@@ -106,9 +100,24 @@ impl Binding {
         (0..self.lenders.len()).find(|&k| self.lenders[k].is_free(inbox.returned(k)))
     }
 
-    pub(crate) fn lender(&self, k: usize) -> (&Lender, GrantWords<'_>) {
-        let words = self.channel.outbox().grant(k);
-        (&self.lenders[k], grant_words(words))
+    pub(crate) fn lender(&self, k: usize) -> (&Lender, Words<'_>) {
+        let channel = &self.channel;
+        let words = words(
+            channel.outbox().grant(k),
+            channel.inbox().returned(k),
+            self.wakes.lent_to_peer(k),
+        );
+        (&self.lenders[k], words)
+    }
+
+    /// The words of landing `k` of this side.
+    pub(crate) fn landing_words(&self, k: usize) -> Words<'_> {
+        let channel = &self.channel;
+        words(
+            channel.inbox().grant(k),
+            channel.outbox().returned(k),
+            self.wakes.lent_to_us(k),
+        )
     }
 
     /// Processor `id`, or one that was lent to us, is about to be lent to the peer. False if the channel is
@@ -195,7 +204,8 @@ impl Binding {
     }
 
     /// Rings if the peer may sleep on what busy workers have seen waiting for it for a while. (What is younger may be
-    /// found, or lent a processor, without a system call.)
+    /// found, or lent a processor by who has by then run out of the replies of the last donation, without a system
+    /// call.)
     pub(crate) fn ring_if_stuck(&self, now: Nanos) {
         if self.wants_attention() && self.unserved(now) >= STUCK && self.needs_a_ring() {
             self.ring();
@@ -219,11 +229,18 @@ impl Binding {
     }
 }
 
-/// The words of the channel's page, as `donate` wants them.
-pub(crate) fn grant_words(words: urpc_channel::GrantWords<'_>) -> GrantWords<'_> {
-    GrantWords {
-        grant: words.grant,
-        cpu: words.cpu,
-        limit_us: words.limit_us,
+/// The words of one landing, as `donate` wants them.
+fn words<'a>(granted: GrantWords<'a>, returned: &'a AtomicU32, wakes: WakeWords<'a>) -> Words<'a> {
+    Words {
+        grant: Signal {
+            says: granted.grant,
+            wake: wakes.grant,
+        },
+        cpu: granted.cpu,
+        limit_us: granted.limit_us,
+        returned: Signal {
+            says: returned,
+            wake: wakes.returned,
+        },
     }
 }

@@ -105,8 +105,8 @@ impl Node {
         let mut views = VIEWS.take();
         let mut left = Left::Look;
         for _ in 0..=peers.len() {
-            // Who waits longest is a question only where there are several.
-            let now = if peers.len() > 1 {
+            // For how long is a question only where there are several, or where one is awake.
+            let now = if peers.len() > 1 || peers.iter().any(|peer| peer.seen_presence().awake()) {
                 Nanos::now()
             } else {
                 Nanos::coarse()
@@ -193,7 +193,6 @@ impl Node {
         });
         let before = peer.begin_donation();
         let (lender, words) = peer.lender(k);
-        let returned = peer.channel.inbox().returned(k);
         if !peer.hand_over(id) {
             peer.take_back(id);
             return true; // it has just been closed: as if it were back already
@@ -203,14 +202,16 @@ impl Node {
             held.begin_rest();
         }
         note!(let lent);
-        let grant = lender.lend(words, returned, cpu, stay);
+        let grant = lender.lend(words, cpu, stay);
+        let counters = &peer.counters;
         let outcome = grant.map(|grant| {
             note!(Donate at lent, peer);
+            add(&counters.crossings, 1);
             let grant = match held {
                 None => grant,
                 Some(held) => grant.under(held.grant),
             };
-            lender.wait(grant, words, returned, seat, ticket, begun + stay)
+            lender.wait(grant, words, seat, ticket, begun + stay)
         });
         if let Some(held) = held {
             held.end_rest();
@@ -227,9 +228,8 @@ impl Node {
             begun,
             if held.is_some() { stay } else { limit },
         );
-        let counters = &peer.counters;
         add(&counters.donations_given, 1);
-        add(&counters.crossings, 2);
+        add(&counters.crossings, 1);
         add(&counters.system_calls, 2);
         match outcome {
             Outcome::Returned => {

@@ -8,15 +8,19 @@ use std::io::{IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use urpc_channel::{Channel, Geometry, Inbox, Limits, Outbox, OwnPage, PeerPage};
+use rustix::thread::futex;
+use urpc_channel::{
+    Channel, Geometry, Inbox, Limits, Outbox, OwnPage, PeerPage, UnsealedWakePage, WakePage,
+};
 
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 pub const HELLO: u8 = 1;
 pub const REFUSAL: u8 = 2;
 
@@ -109,8 +113,15 @@ impl Shown {
         }
     }
 
-    pub fn say_hello(&self, socket: &UnixStream, offer: &[(&str, &str)]) -> bool {
-        let fds = [self.outbox.fd().unwrap(), self.page.fd()];
+    /// Who connects brings the wake page.
+    pub fn say_hello(
+        &self,
+        wakes: Option<&UnsealedWakePage>,
+        socket: &UnixStream,
+        offer: &[(&str, &str)],
+    ) -> bool {
+        let mut fds = vec![self.outbox.fd().unwrap(), self.page.fd()];
+        fds.extend(wakes.map(UnsealedWakePage::fd));
         send(socket, &frame(VERSION, HELLO, &hello(offer)), &fds)
     }
 }
@@ -119,6 +130,7 @@ impl Shown {
 pub struct Bound {
     pub socket: UnixStream,
     pub shown: Shown,
+    pub wakes: WakePage,
     pub inbox: Inbox,
     /// Kept mapped, as an honest peer does.
     pub peer_page: PeerPage,
@@ -128,38 +140,68 @@ impl Bound {
     /// Binds to the server at `path`, as a client that offers nothing. `None` if it is not let in.
     pub fn connect(path: &str) -> Option<Self> {
         let socket = UnixStream::connect(path).ok()?;
-        let shown = Shown::new();
-        shown.say_hello(&socket, &[]).then_some(())?;
-        Self::hear(socket, shown)
+        let (shown, wakes) = (Shown::new(), UnsealedWakePage::create().unwrap());
+        shown.say_hello(Some(&wakes), &socket, &[]).then_some(())?;
+        let (outbox, page, _) = Self::hear(&socket)?;
+        Some(Self::new(
+            socket,
+            shown,
+            wakes.sealed().unwrap(),
+            outbox,
+            page,
+        ))
     }
 
     /// Accepts a client, as a server that offers `offer`.
     pub fn accept(socket: UnixStream, offer: &[(&str, &str)]) -> Option<Self> {
         let shown = Shown::new();
-        shown.say_hello(&socket, offer).then_some(())?;
-        Self::hear(socket, shown)
+        let (outbox, page, wakes) = Self::hear(&socket)?;
+        let wakes = WakePage::accept(wakes.expect("a wake page")).unwrap();
+        shown.say_hello(None, &socket, offer).then_some(())?;
+        Some(Self::new(socket, shown, wakes, outbox, page))
     }
 
-    fn hear(socket: UnixStream, shown: Shown) -> Option<Self> {
-        let (_, kind, _, mut fds) = receive(&socket)?;
-        if kind != HELLO {
-            return None;
-        }
-        let page = fds.pop().expect("two descriptors");
-        let outbox = fds.pop().expect("two descriptors");
-        Some(Self {
+    /// What the other side says in its hello: its outbox and its presence page, and maybe a wake page.
+    fn hear(socket: &UnixStream) -> Option<(OwnedFd, OwnedFd, Option<OwnedFd>)> {
+        let (_, kind, _, fds) = receive(socket)?;
+        let mut fds = fds.into_iter();
+        let mut next = || fds.next();
+        (kind == HELLO).then(|| {
+            let two = [next(), next()].map(|fd| fd.expect("two descriptors"));
+            let [outbox, page] = two;
+            (outbox, page, next())
+        })
+    }
+
+    fn new(
+        socket: UnixStream,
+        shown: Shown,
+        wakes: WakePage,
+        outbox: OwnedFd,
+        page: OwnedFd,
+    ) -> Self {
+        Self {
             inbox: Inbox::accept(outbox, &GEOMETRY).unwrap(),
             peer_page: PeerPage::accept(page).unwrap(),
             socket,
             shown,
-        })
+            wakes,
+        }
     }
 
     /// The channel itself, to break the protocol in good grammar.
-    pub fn speak(self) -> (Channel, UnixStream, (OwnPage, PeerPage)) {
+    pub fn speak(self) -> (Channel, UnixStream, (OwnPage, PeerPage, WakePage)) {
         let channel = Channel::new(self.shown.outbox, self.inbox, LIMITS);
-        (channel, self.socket, (self.shown.page, self.peer_page))
+        let pages = (self.shown.page, self.peer_page, self.wakes);
+        (channel, self.socket, pages)
     }
+}
+
+/// Says `value`, and wakes who sleeps until something is said.
+pub fn say(says: &AtomicU32, wake: &AtomicU32, value: u32) {
+    says.store(value, Release);
+    wake.store(value, Release);
+    let _ = futex::wake(wake, futex::Flags::empty(), i32::MAX as u32);
 }
 
 /// Rings the peer's doorbell.
@@ -196,7 +238,7 @@ impl Random {
     }
 }
 
-/// Spoils an outbox and a presence page: words at random, and slots that are nearly right.
+/// Spoils an outbox, a presence page and a wake page: words at random, and slots that are nearly right.
 pub struct Vandal {
     pub random: Random,
     /// Slots written so far that look like the next one.
@@ -215,10 +257,10 @@ impl Vandal {
     }
 
     /// Writes something somewhere.
-    pub fn strike(&mut self, shown: &Shown) {
-        let Shown { outbox, page } = shown;
+    pub fn strike(&mut self, bound: &Bound) {
+        let Shown { outbox, page } = &bound.shown;
         let random = &mut self.random;
-        match random.below(8) {
+        match random.below(9) {
             // Anywhere: header, indices, grants, slots, payload.
             0 => {
                 let words = GEOMETRY.size().unwrap() as u64 / 8;
@@ -236,7 +278,20 @@ impl Vandal {
                 let word = page.word(random.below(3) as usize);
                 word.store((random.next() >> random.below(64)) as u32, Relaxed);
             }
+            3 => self.scribble(&bound.wakes),
             _ => self.publish(outbox),
+        }
+    }
+
+    /// Writes a wake word, the peer's or its own, and wakes who sleeps there, or does not.
+    pub fn scribble(&mut self, wakes: &WakePage) {
+        let random = &mut self.random;
+        let k = random.below(8) as usize;
+        let ours = [wakes.lent_to_us(k), wakes.lent_to_peer(k)][random.below(2) as usize];
+        let word = [ours.grant, ours.returned][random.below(2) as usize];
+        word.store((random.next() >> random.below(64)) as u32, Relaxed);
+        if random.below(4) == 0 {
+            let _ = futex::wake(word, futex::Flags::empty(), i32::MAX as u32);
         }
     }
 

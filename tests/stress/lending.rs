@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use urpc_channel::Kind;
-use urpc_donate::{Affinity, Arrival, GrantWords, Landing, Lender, Outcome, Seat};
+use urpc_channel::{GrantWords, Kind, WakeWords};
+use urpc_donate::{Affinity, Arrival, Landing, Lender, Outcome, Seat, Signal, Words};
 
 use crate::raw::Random;
 use crate::{End, LONG, think};
@@ -14,11 +14,30 @@ use crate::{End, LONG, think};
 /// An id that asks the landing to keep the processor for as long as it can, if the grant has a limit.
 const HOLD: u32 = u32::MAX;
 
-fn words(words: urpc_channel::GrantWords<'_>) -> GrantWords<'_> {
-    GrantWords {
-        grant: words.grant,
-        cpu: words.cpu,
-        limit_us: words.limit_us,
+/// The words of the one processor that is lent here to the peer, or by it.
+fn words(end: &End, lent_to_peer: bool) -> Words<'_> {
+    let (outbox, inbox) = (end.channel.outbox(), end.channel.inbox());
+    let (granted, returned, wakes) = if lent_to_peer {
+        let wakes = end.wakes.lent_to_peer(0);
+        (outbox.grant(0), inbox.returned(0), wakes)
+    } else {
+        (inbox.grant(0), outbox.returned(0), end.wakes.lent_to_us(0))
+    };
+    let GrantWords {
+        grant,
+        cpu,
+        limit_us,
+    } = granted;
+    let WakeWords {
+        grant: granted,
+        returned: back,
+    } = wakes;
+    let signal = |says, wake| Signal { says, wake };
+    Words {
+        grant: signal(grant, granted),
+        cpu,
+        limit_us,
+        returned: signal(returned, back),
     }
 }
 
@@ -61,9 +80,8 @@ impl Watch {
 /// Serves whoever lends it a processor, until the peer is gone.
 pub(crate) fn landing(end: &End, random: &mut Random) {
     Watch::over(end, |watch| {
-        let words = words(end.channel.inbox().grant(0));
-        let returned = end.channel.outbox().returned(0);
-        let mut landing = Landing::open(returned);
+        let words = words(end, false);
+        let mut landing = Landing::open(words);
         let mut last = 0;
         loop {
             let ticket = watch.seat.ticket();
@@ -84,7 +102,7 @@ pub(crate) fn landing(end: &End, random: &mut Random) {
                         let holds = || limit_us > 0 && Landing::holds(words, sequence);
                         serve(end, &|| holds() && !watch.is_over(), random);
                     }
-                    landing.give_back(returned, sequence);
+                    landing.give_back(words, sequence);
                     end.step();
                     end.step();
                 }
@@ -187,20 +205,17 @@ impl Donor<'_> {
 
     /// Lends the processor until it comes back. `None` if the peer is gone.
     fn lend(&self, until: Instant, limit: Duration, meanwhile: impl FnOnce()) -> Option<Outcome> {
-        let (watch, channel) = (self.watch, &self.end.channel);
-        let words = words(channel.outbox().grant(0));
-        let returned = channel.inbox().returned(0);
+        let watch = self.watch;
+        let words = words(self.end, true);
         let ticket = watch.seat.ticket();
         if watch.is_over() {
             return None;
         }
-        let grant = self.lender.lend(words, returned, 0, limit);
+        let grant = self.lender.lend(words, 0, limit);
         let grant = grant.expect("the landing has answered");
         self.end.step();
         meanwhile();
-        let outcome = self
-            .lender
-            .wait(grant, words, returned, &watch.seat, ticket, until);
+        let outcome = self.lender.wait(grant, words, &watch.seat, ticket, until);
         Some(outcome)
     }
 

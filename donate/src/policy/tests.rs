@@ -138,7 +138,34 @@ fn a_peer_that_is_awake_is_left_to_it_while_we_may_spin() {
         ..HERE
     };
     assert_eq!(decide(tired, &[peer(2, 1)]), Action::Ring(0));
-    assert_eq!(decide(tired, &[peer(2, 0)]), Action::Rest(None));
+    assert_eq!(decide(tired, &[peer(2, 0)]), Action::Rest(Some(STUCK)));
+}
+
+#[test]
+fn a_peer_that_is_awake_and_reads_nothing_is_lent_a_processor_too() {
+    let waits = |unserved| PeerView {
+        unserved,
+        ..peer(2, 0)
+    };
+    let tired = Here {
+        may_spin: false,
+        ..HERE
+    };
+    let part = STUCK / 5;
+    assert_eq!(
+        decide(tired, &[waits(part)]),
+        Action::Rest(Some(STUCK - part))
+    );
+    assert_eq!(decide(tired, &[waits(STUCK)]), donate(0));
+    let gone = PeerView {
+        landing_free: false,
+        ..waits(STUCK)
+    };
+    assert_eq!(
+        decide(tired, &[gone]),
+        Action::Rest(None),
+        "a ring wakes nobody"
+    );
 }
 
 #[test]
@@ -164,7 +191,7 @@ fn who_cannot_donate_rings_once() {
         ..HERE
     };
     let barred = PeerView {
-        barred: true,
+        barred: STUCK,
         ..peer(0, 0)
     };
     for (here, view) in [(guest, peer(0, 0)), (soon, peer(0, 0)), (HERE, barred)] {
