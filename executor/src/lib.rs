@@ -27,6 +27,7 @@
 //!   itself, next.
 //! - With a [`Discipline`], a task's first poll by [`Executor::spawn_eager`] and the future of a `block_on`
 //!   still come before all that is ready. A discipline that panics or loses tasks harms its own process.
+//! - A task whose wakers are all gone is kept until the shutdown: it is still registered.
 //! - [`Executor::shutdown`] waits for polls in progress, however long they take.
 //! - Under `panic = "abort"` a task's panic ends the process.
 

@@ -7,10 +7,9 @@
 //! waits pays nothing for it.
 
 use std::future::Future;
-use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
@@ -156,13 +155,9 @@ pub(crate) struct Registry {
 }
 
 struct Shard {
-    wakers: Slab<Borrowed>,
+    wakers: Slab<Waker>,
     closed: bool,
 }
-
-/// The waker of a task that waits, without a reference of its own: it is in a shard only while the task
-/// has a future, and a task that has one is not freed.
-struct Borrowed(ManuallyDrop<Waker>);
 
 /// A task's place in the registry of its executor.
 struct Entry {
@@ -172,26 +167,23 @@ struct Entry {
 }
 
 impl Entry {
-    /// Enters a task of the executor whose worker this thread is: only that one polls it. `waker` is the
-    /// task's own.
+    /// Enters a task of the executor whose worker this thread is: only that one polls it.
     fn register(waker: &Waker) -> Option<Entry> {
         let worker = Worker::current()?;
         let shared = &worker.executor().shared;
         let shard = worker.shard() % SHARDS;
-        // SAFETY: the copy is never dropped, and used by `close` only, under the lock of the shard. `leave`
-        // takes it out under the same lock, at the latest when the task's future is dropped, and until then
-        // async-task does not free the task.
-        let copy = Borrowed(ManuallyDrop::new(unsafe { std::ptr::read(waker) }));
-        let Some(key) = shared.registry.enter(shard, copy) else {
+        match shared.registry.enter(shard, waker.clone()) {
+            Ok(key) => Some(Entry {
+                serial: shared.serial,
+                shard,
+                key,
+            }),
             // The shutdown has been here already. Woken now, the task is dropped after this poll.
-            waker.wake_by_ref();
-            return None;
-        };
-        Some(Entry {
-            serial: shared.serial,
-            shard,
-            key,
-        })
+            Err(waker) => {
+                waker.wake();
+                None
+            }
+        }
     }
 
     fn remove(self) {
@@ -221,34 +213,36 @@ impl Registry {
         }
     }
 
-    fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
-        let shard = self.shards[shard].lock();
-        shard.unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// `None` after a shutdown.
-    fn enter(&self, shard: usize, waker: Borrowed) -> Option<usize> {
-        let mut shard = self.lock(shard);
-        (!shard.closed).then(|| shard.wakers.insert(waker))
+    fn enter(&self, shard: usize, waker: Waker) -> Result<usize, Waker> {
+        let mut shard = self.shards[shard]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if shard.closed {
+            Err(waker)
+        } else {
+            Ok(shard.wakers.insert(waker))
+        }
     }
 
     fn leave(&self, entry: &Entry) {
-        self.lock(entry.shard).wakers.try_remove(entry.key);
+        let mut shard = self.shards[entry.shard]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let waker = shard.wakers.try_remove(entry.key);
+        drop(shard); // a waker may be the last reference to a task
+        drop(waker);
     }
 
     /// Takes no more tasks, and wakes those that are here, so that they get into the queues.
     pub(crate) fn close(&self) {
-        for i in 0..SHARDS {
-            let mut shard = self.lock(i);
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.closed = true;
-            // With references of their own they outlive the lock.
-            let wakers: Vec<Waker> = shard
-                .wakers
-                .drain()
-                .map(|Borrowed(waker)| Waker::clone(&waker))
-                .collect();
+            let wakers = std::mem::take(&mut shard.wakers);
             drop(shard);
-            wakers.into_iter().for_each(Waker::wake);
+            for (_, waker) in wakers {
+                waker.wake();
+            }
         }
     }
 }

@@ -80,6 +80,28 @@ fn a_shutdown_drops_ready_waiting_and_running_tasks() {
     });
 }
 
+/// Nobody has a handle to them, and nobody will wake them: they did not even register a waker.
+#[test]
+fn a_shutdown_drops_detached_tasks_that_nobody_can_wake() {
+    watched(|| {
+        let executor = executor(1);
+        let drops = Drops::default();
+        for _ in 0..20 {
+            let flag = drops.flag();
+            drop(executor.spawn(async move {
+                let _flag = flag;
+                pending::<()>().await;
+            }));
+        }
+        let (done, over) = channel();
+        drop(executor.spawn(async move { done.send(()) }));
+        over.recv().expect("it ran, after all others have");
+        assert_eq!(drops.count(), 0);
+        executor.shutdown();
+        assert_eq!(drops.count(), 20);
+    });
+}
+
 #[test]
 fn a_chain_of_tasks_that_wait_for_one_another_is_dropped_without_recursion() {
     watched(|| {
