@@ -18,6 +18,10 @@ thread_local! {
     static WAITS: RefCell<[Option<Waker>; 2]> = const { RefCell::new([None, None]) };
 }
 
+fn ready(task: Runnable) {
+    READY.with_borrow_mut(|ready| ready.push_back(task));
+}
+
 /// See the [module's documentation](self).
 pub struct Floor;
 
@@ -35,6 +39,7 @@ impl Tasks for Floor {
     type Handle<T: Send + 'static> = Task<T>;
     type Lock = ();
     type Baton = ();
+    const RUNS_AT_ONCE: bool = true;
 
     fn run(&self, body: impl Future<Output = f64> + Send + 'static) -> f64 {
         let body = Self::spawn(body);
@@ -45,9 +50,16 @@ impl Tasks for Floor {
     }
 
     fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> Self::Handle<T> {
-        let ready = |task| READY.with_borrow_mut(|ready| ready.push_back(task));
         let (runnable, task) = async_task::spawn(task, ready);
         runnable.schedule();
+        task
+    }
+
+    fn spawn_now<T: Send + 'static>(
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Self::Handle<T> {
+        let (runnable, task) = async_task::spawn(task, ready);
+        runnable.run();
         task
     }
 
