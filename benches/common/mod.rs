@@ -4,10 +4,12 @@
 
 pub mod around;
 pub mod base;
+pub mod bulk;
 pub mod callgrind;
 pub mod child;
 pub mod curves;
 pub mod pair;
+pub mod process;
 pub mod report;
 pub mod shared;
 pub mod stopped;
@@ -20,6 +22,8 @@ pub fn played_a_role() -> bool {
     };
     let words: Vec<&str> = role.iter().map(String::as_str).collect();
     match words[..] {
+        ["bare", path, cpu] => bulk::bare_child(path, cpu),
+        ["echo", name] => bulk::echo_child(name),
         ["raw", path, cpu] => base::raw_child(path, cpu),
         ["handover", path, cpu, ping, socket] => base::handover_child(path, cpu, ping, socket),
         ["passer", name, next] => around::passer_child(name, next),

@@ -10,7 +10,7 @@ use urpc::{Peer, Procedure, Runtime};
 use super::child::{Child, cpus, ready, until_told_to_end};
 
 /// A server that slept is lent processors first; then one of its own wakes, and takes over.
-const WARM_UP: Duration = Duration::from_millis(20);
+pub const WARM_UP: Duration = Duration::from_millis(20);
 
 /// What a typed call is measured with.
 #[urpc::service]
@@ -27,7 +27,7 @@ impl Calc for Sums {
 }
 
 /// `count` processors on the allowed CPUs, from CPU number `first` on.
-fn runtime(count: usize, first: usize) -> Runtime {
+pub fn runtime(count: usize, first: usize) -> Runtime {
     let cpus = cpus();
     let pins = (0..count).map(|i| cpus[(first + i) % cpus.len()]);
     let builder = Runtime::builder().processors(count).pin(pins);
