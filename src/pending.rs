@@ -197,7 +197,7 @@ impl Pending {
 
     /// What the caller of `id` does with its answer, which is there.
     #[inline]
-    pub(crate) fn look<R>(&self, id: u32, f: impl FnOnce(&Answer) -> R) -> R {
+    pub(crate) fn look<R>(&self, id: u32, f: impl FnOnce(&mut Answer) -> R) -> R {
         self.calls[index(id)].entry.look(f)
     }
 
@@ -396,7 +396,7 @@ mod tests {
         pending.fail_all(CallError::forked);
         assert!(!pending.unsettled() && pending.outstanding());
         assert_eq!(pending.poll(a, Waker::noop()), Poll::Answered);
-        assert!(pending.look(a, Result::is_err));
+        assert!(pending.look(a, |answer| answer.is_err()));
         let (kept, _) = pending.end(a);
         assert!(pending.outstanding());
         pending.give_back(kept);

@@ -216,16 +216,16 @@ impl<'a> Request<'a> {
     /// Decodes the arguments, and lets the peer have their room back.
     #[inline]
     pub(crate) fn decode<T: DeserializeOwned>(&mut self) -> Result<T, Undecodable> {
-        let decoded = wire::decode(self.message.body.as_slice());
         self.release();
-        decoded
+        wire::decode(&mut self.message.body)
     }
 
+    /// Lets the peer have the room of a large request back: its bytes become the handler's.
     #[inline]
     fn release(&mut self) {
-        if self.message.body.window_bytes() != 0 {
-            let body = std::mem::replace(&mut self.message.body, Body::EMPTY);
-            self.binding.channel.freed(body.window_bytes());
+        let bytes = self.message.body.window_bytes();
+        if bytes != 0 {
+            self.binding.channel.freed(bytes);
         }
     }
 
@@ -244,6 +244,7 @@ impl<'a> Request<'a> {
     #[cold]
     pub(crate) fn refuse(mut self, status: Status, text: &str) {
         self.release();
+        self.message.body.clear();
         fail(self.binding, self.message.id, status, text);
     }
 

@@ -17,7 +17,7 @@ mod attention;
 use crate::fate::{Closed, Fate};
 use crate::incoming::Incoming;
 use crate::layout::{FREED_AT, INLINE};
-use crate::message::{Arrived, Body, Head, Inline, Kind, Message, Sink};
+use crate::message::{Arrived, Body, Head, Kind, Large, Message, Sink};
 use crate::outbox::{Inbox, Outbox};
 use crate::outgoing::{Item, Outgoing, Sent, Wire};
 use crate::ring::Words;
@@ -194,8 +194,8 @@ impl Channel {
         }
         assert!(message.kind != Kind::Aborted, "Aborted is only received");
         let mut spent = 0;
-        if let Body::Heap(bytes) = &message.body {
-            if let Some(inline) = Inline::new(bytes) {
+        if let Body::Heap(large) = &message.body {
+            if let Some(inline) = large.inline() {
                 message.body = Body::Inline(inline);
             } else {
                 let answers = matches!(message.kind, Kind::Call | Kind::Reply | Kind::Failed);
@@ -204,7 +204,7 @@ impl Channel {
                 } else {
                     INLINE
                 };
-                let len = bytes.len();
+                let len = large.bytes.len();
                 if len > max {
                     return Err(SendError(message, Why::TooLarge { len, max }));
                 }
@@ -266,7 +266,7 @@ impl Channel {
             fn small(&mut self, head: Head, body: Arrived<'_>) {
                 self.0(head.with(body.into_body()));
             }
-            fn large(&mut self, head: Head, body: Vec<u8>) {
+            fn large(&mut self, head: Head, body: Large) {
                 self.0(head.with(Body::Heap(body)));
             }
         }
@@ -321,6 +321,18 @@ impl Channel {
         self.fate.condemn(violation);
         self.fate.report();
         self.close();
+    }
+
+    /// Slots of the peer's ring that have been taken, ever: pieces of large messages too, which are no messages yet.
+    #[inline]
+    pub fn taken(&self) -> u64 {
+        self.incoming.0.taken()
+    }
+
+    /// Slots published, ever.
+    #[inline]
+    pub fn published(&self) -> u64 {
+        self.outgoing.0.published()
     }
 
     /// Whether [`receive`](Channel::receive) has something. May say yes while another thread is just
