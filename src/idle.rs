@@ -252,21 +252,29 @@ pub(crate) fn scan_one(binding: &Arc<Binding>) -> bool {
     glance != Glance::default() && see_to(binding, glance)
 }
 
-/// Does what a look at a channel has shown. True if something came in.
+/// Does what a look at a channel has shown. True if something came in, or a large message got further: more of it is
+/// about to.
 #[inline(never)]
 fn see_to(binding: &Arc<Binding>, glance: Glance) -> bool {
+    let channel = &binding.channel;
+    let mut moved = false;
     if glance.chores {
-        binding.channel.flush();
-        binding.channel.refresh_window();
+        let published = channel.published();
+        channel.flush();
+        channel.refresh_window();
+        moved = channel.published() != published;
     }
-    if !glance.incoming {
-        return false;
+    if glance.incoming {
+        note!(Scan, binding);
+        let taken = channel.taken();
+        let received = Node::with_scratch(|scratch| binding.receive(scratch));
+        if received || channel.taken() != taken {
+            moved = true;
+            binding.note_answers();
+        }
     }
-    note!(Scan, binding);
-    let received = Node::with_scratch(|scratch| binding.receive(scratch));
-    if received {
+    if moved {
         spin::note(News::Came);
-        binding.note_answers();
     }
-    received
+    moved
 }

@@ -49,8 +49,9 @@ impl Node {
             return true; // the channel is closed
         };
         // Whom nobody runs cannot answer: then this processor has something better to do.
-        let looks = if binding.presence().awake() { LOOKS } else { 0 };
-        for look in 1..=looks {
+        let mut left = if binding.presence().awake() { LOOKS } else { 0 };
+        while left > 0 {
+            left -= 1;
             let incoming = binding.channel.has_incoming();
             if incoming && binding.receive_answer(id) {
                 came();
@@ -60,7 +61,10 @@ impl Node {
             for other in bindings.iter() {
                 found |= (incoming || !Arc::ptr_eq(other, binding)) && scan_one(other);
             }
-            let pause = look % LOOKS_PER_PAUSE == 0;
+            let pause = left % LOOKS_PER_PAUSE == 0;
+            if found {
+                left = LOOKS;
+            }
             // Another worker may have found it.
             if (found || pause) && binding.pending.has_answered(id) {
                 return true;

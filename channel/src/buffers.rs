@@ -1,9 +1,9 @@
 //! Buffers of large messages, used again: what a thread encodes into, until the last piece is on its way.
 //!
-//! So a warm call touches no fresh pages. A thread keeps few, of what it has sent, and lets go of them before it
-//! rests.
+//! So a warm call touches no fresh pages. A thread keeps few, of what it has sent; and it frees them when it rests for
+//! the second time since it needed one.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// Buffers a thread keeps: as many large calls at a time as make sense.
 const MOST: usize = 4;
@@ -12,6 +12,8 @@ const BYTES: usize = 8 << 20;
 
 thread_local! {
     static KEPT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    /// One has been kept since the last rest.
+    static IN_USE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// An empty buffer: the one that was kept last, if there is one.
@@ -31,11 +33,14 @@ pub fn keep_buffer(mut buffer: Vec<u8>) {
             kept.push(buffer);
         }
     });
+    IN_USE.set(true);
 }
 
-/// Frees what this thread keeps.
+/// This thread goes to rest: frees what it keeps, if it has not used any of it since it did so last.
 pub fn let_go_of_buffers() {
-    let _ = KEPT.try_with(|kept| kept.take());
+    if !IN_USE.replace(false) {
+        let _ = KEPT.try_with(|kept| kept.take());
+    }
 }
 
 #[cfg(all(test, not(urpc_loom)))]
@@ -53,6 +58,7 @@ mod tests {
         let kept = (0..2 * MOST).filter(|_| take_buffer().capacity() > 0);
         assert_eq!(kept.count(), MOST);
         keep_buffer(buffer);
+        let_go_of_buffers();
         let_go_of_buffers();
         assert_eq!(take_buffer().capacity(), 0);
     }

@@ -329,6 +329,12 @@ impl Channel {
         self.incoming.0.taken()
     }
 
+    /// Whether a large message is half received: the peer is about to send more, if it has a processor.
+    #[inline]
+    pub fn is_receiving(&self) -> bool {
+        self.incoming.0.is_underway()
+    }
+
     /// Slots published, ever.
     #[inline]
     pub fn published(&self) -> u64 {

@@ -11,13 +11,15 @@ use crate::frame::{self, Frame, Piece};
 use crate::layout::{FREED_AT, Geometry};
 use crate::message::{Arrived, Head, Kind, Large, Sink};
 use crate::ring::{Consumer, Slot, SlotWords, Words, is_published};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::violation::Violation;
 
 #[derive(Debug)]
 pub(crate) struct Incoming {
     /// Where the holder will look next; for those who only ask whether there is something.
     next: AtomicU64,
+    /// Part of a large message has come. Written by the holder.
+    is_underway: AtomicBool,
     geometry: Geometry,
     limits: Limits,
     end: End<Receiver>,
@@ -53,6 +55,7 @@ impl Incoming {
         });
         Incoming {
             next: AtomicU64::new(0),
+            is_underway: AtomicBool::new(false),
             geometry,
             limits,
             end,
@@ -63,6 +66,11 @@ impl Incoming {
     #[inline(always)]
     pub(crate) fn taken(&self) -> u64 {
         self.next.load(Ordering::Relaxed)
+    }
+
+    /// Whether a part of a large message has come, and the rest not yet.
+    pub(crate) fn is_underway(&self) -> bool {
+        self.is_underway.load(Ordering::Relaxed)
     }
 
     /// One relaxed look at the next slot. Another thread's `receive` in progress can make it say yes for a slot
@@ -165,6 +173,8 @@ impl Incoming {
             Frame::Abort { id } => Some((receiver.abort(id, own), Large::default())),
         };
         let is_whole = whole.is_some();
+        let is_underway = receiver.current.is_some() || !receiver.partials.is_empty();
+        self.is_underway.store(is_underway, Ordering::Relaxed);
         if let Some((head, large)) = whole {
             sink.large(head, large);
         }

@@ -91,7 +91,10 @@ impl Node {
         if news == News::Rang {
             HALVINGS.set(0);
         }
-        let expects = || news != News::Nothing || bindings.iter().any(|b| b.outstanding());
+        let expects = || {
+            let busy = |b: &Arc<Binding>| b.outstanding() || b.channel.is_receiving();
+            news != News::Nothing || bindings.iter().any(busy)
+        };
         if !tireless && (bindings.is_empty() || !expects()) || self.must_act(&bindings, tireless) {
             return Spun::Tired(None);
         }
@@ -141,7 +144,10 @@ impl Node {
                 bindings.iter().for_each(|b| b.tell_drained());
                 spare::let_go_if_in_the_way();
                 let begun = *since.get_or_insert(now);
-                let spent = now - begun >= budget(bound, HALVINGS.get());
+                // Of a large message the rest comes as fast as it can be copied.
+                let receives = bindings.iter().any(|b| b.channel.is_receiving());
+                let halvings = if receives { 0 } else { HALVINGS.get() };
+                let spent = now - begun >= budget(bound, halvings);
                 if self.must_act(bindings, tireless) || spent && !tireless {
                     return Spun::Tired(since);
                 }
