@@ -7,6 +7,7 @@ pub mod base;
 pub mod bulk;
 pub mod callgrind;
 pub mod child;
+pub mod crowd;
 pub mod curves;
 pub mod pair;
 pub mod process;
@@ -23,6 +24,7 @@ pub fn played_a_role() -> bool {
     let words: Vec<&str> = role.iter().map(String::as_str).collect();
     match words[..] {
         ["bare", path, cpu] => bulk::bare_child(path, cpu),
+        ["crowd", name, count] => crowd::crowd_child(name, count),
         ["echo", name] => bulk::echo_child(name),
         ["raw", path, cpu] => base::raw_child(path, cpu),
         ["handover", path, cpu, ping, socket] => base::handover_child(path, cpu, ping, socket),

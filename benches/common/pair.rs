@@ -36,6 +36,7 @@ pub fn runtime(count: usize, first: usize) -> Runtime {
 
 /// The server's process.
 pub fn server_child(name: &str, processors: &str) {
+    super::process::raise_descriptor_limit(); // for many clients
     let runtime = runtime(processors.parse().expect("a number"), 1);
     runtime.block_on(async {
         let server = urpc::serve(name)
