@@ -357,8 +357,13 @@ impl RawCall {
         let binding = self.peer().binding();
         if !binding.node.works_here() {
             binding.sent_from_outside();
-        } else if self.urgent || binding.node.config.urgent {
-            binding.node.urge(binding);
+        } else {
+            if binding.node.is_crowded() {
+                binding.node.enliven(binding);
+            }
+            if self.urgent || binding.node.config.urgent {
+                binding.node.urge(binding);
+            }
         }
         if deadline != Nanos::NEVER && binding.pending.next_deadline() >= deadline {
             binding.node.deadline_set();

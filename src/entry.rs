@@ -87,7 +87,6 @@ pub(crate) enum Leave {
 
 /// See the [module's documentation](self). `word` is `generation << 16 | state`.
 #[derive(Debug)]
-#[repr(align(64))]
 pub(crate) struct Entry<A> {
     word: AtomicU32,
     waker: UnsafeCell<Option<Waker>>,

@@ -6,8 +6,10 @@
 //! mirror image: *either it sees us resting, or we see its message.*
 
 mod reallocate;
+mod round;
 mod spin;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::task::Waker;
@@ -25,21 +27,24 @@ use crate::stats::add;
 use crate::wire::Nanos;
 use reallocate::Left;
 pub(crate) use reallocate::forget_urgent_calls;
+pub(crate) use round::{LIVELY, List, Round};
 pub(crate) use spin::LOOKS_PER_PAUSE;
 use spin::{News, Spun};
 
 impl Idle for Node {
     fn scan(&self, worker: &Worker, busy: bool) -> bool {
-        let found = self.scan_all();
+        let found = self.scan();
         if busy {
             self.see_to_urgent_calls(worker, None);
             spare::let_go_if_in_the_way();
-            // A busy worker may not come to rest for long: who sleeps on our messages is rung now.
-            self.expire(Nanos::coarse());
+            // A busy worker may not come to rest for long: who sleeps on our messages is rung now, and the silent ones
+            // among them now and then.
+            let ticked = self.tick();
+            let bindings = if ticked { self.local_bindings() } else { self.lively() };
             // Pairs as in `ring_sleepers`.
             fence(Ordering::SeqCst);
             let now = Nanos::now();
-            for binding in self.local_bindings().iter() {
+            for binding in bindings.iter() {
                 binding.tell_drained();
                 binding.ring_if_stuck(now);
             }
@@ -122,6 +127,29 @@ impl Idle for Node {
 }
 
 impl Node {
+    /// Looks at the lively channels, and at some of the others, and takes what is there.
+    pub(crate) fn scan(&self) -> bool {
+        let lively = self.lively();
+        let mut found = false;
+        for binding in lively.iter() {
+            found |= scan_one(binding);
+        }
+        found | self.scan_silent(lively.len())
+    }
+
+    /// Wakes the callers whose deadline has passed, if the clock has ticked since this thread did that last; then true.
+    pub(crate) fn tick(&self) -> bool {
+        thread_local! {
+            static LAST: Cell<Nanos> = const { Cell::new(Nanos::NEVER) };
+        }
+        let now = Nanos::coarse();
+        let ticked = LAST.replace(now) != now;
+        if ticked {
+            self.expire(now);
+        }
+        ticked
+    }
+
     /// Looks at every channel, and takes what is there.
     pub(crate) fn scan_all(&self) -> bool {
         let mut found = false;

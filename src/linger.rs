@@ -41,7 +41,8 @@ impl Node {
         let Some((binding, id)) = LINGERS.take() else {
             return false; // it could not begin, and waits for that
         };
-        let bindings = self.local_bindings();
+        // Whoever is called is lively.
+        let bindings = self.lively();
         let Some(binding) = bindings
             .iter()
             .find(|other| std::ptr::eq(Arc::as_ptr(other), binding))
@@ -73,6 +74,7 @@ impl Node {
                 if worker.has_work() {
                     break;
                 }
+                self.scan_silent(bindings.len());
                 std::hint::spin_loop();
             }
         }
