@@ -74,7 +74,12 @@ fn main() {
                 base: (bytes as f64 / PAGE).ceil().max(1.0),
             });
             let faults: Vec<_> = faults.collect();
-            report.add(&format!("{name} faults"), "faults/call", Base::Other("pages"), &faults);
+            report.add(
+                &format!("{name} faults"),
+                "faults/call",
+                Base::Other("pages"),
+                &faults,
+            );
             report.step();
         }
     }
@@ -93,5 +98,11 @@ fn beside(
     let taken = value(count);
     let after = bare.measure(bytes, count);
     let base = (before + after) / 2.0;
-    (Figure { value: taken.nanoseconds, base }, taken.faults)
+    (
+        Figure {
+            value: taken.nanoseconds,
+            base,
+        },
+        taken.faults,
+    )
 }

@@ -47,7 +47,10 @@ fn main() {
                 let before = alone.null(args.count(CALLS));
                 let value = crowd.null(args.count(CALLS));
                 let after = alone.null(args.count(CALLS));
-                Figure { value, base: (before + after) / 2.0 }
+                Figure {
+                    value,
+                    base: (before + after) / 2.0,
+                }
             })
             .collect();
         report.add(&name("null"), "ns", Base::Other("alone"), &figures);
@@ -76,10 +79,25 @@ fn grow(report: &mut Report, crowd: &mut Crowd, before: usize, clients: usize) {
     let private = each(holds.private, held.private);
     let shared = each(holds.shared, held.shared);
     let name = |what: &str| format!("{what} n={clients}");
-    report.add(&name("idle memory"), "KiB/client", limit, &figure(private + shared, MEMORY));
-    report.add(&name("idle memory memfd"), "KiB/client", limit, &figure(shared, MEMORY));
+    report.add(
+        &name("idle memory"),
+        "KiB/client",
+        limit,
+        &figure(private + shared, MEMORY),
+    );
+    report.add(
+        &name("idle memory memfd"),
+        "KiB/client",
+        limit,
+        &figure(shared, MEMORY),
+    );
     let share = new / 1024.0;
-    report.add(&name("bind"), "ms", limit, &figure(taken.as_secs_f64() * 1e3, BIND * share));
+    report.add(
+        &name("bind"),
+        "ms",
+        limit,
+        &figure(taken.as_secs_f64() * 1e3, BIND * share),
+    );
 }
 
 /// What all burn that do nothing.
@@ -90,7 +108,15 @@ fn idle(report: &mut Report, args: &Args, crowd: &Crowd, name: &str) {
     std::thread::sleep(time);
     let burnt = (cpu_time(&crowd.pids()) - before) as f64 / 1e6;
     let value = burnt / begin.elapsed().as_secs_f64();
-    report.add(name, "ms/s", Base::Other("a CPU"), &[Figure { value, base: 1000.0 }]);
+    report.add(
+        name,
+        "ms/s",
+        Base::Other("a CPU"),
+        &[Figure {
+            value,
+            base: 1000.0,
+        }],
+    );
 }
 
 /// All others call: now and then, and one call after the other.
@@ -105,8 +131,14 @@ fn busy(report: &mut Report, args: &Args, crowd: &mut Crowd, clients: usize) {
         let (mut rates, mut tails) = (Vec::new(), Vec::new());
         for _ in 0..args.rounds() {
             let calls = crowd.all_call(pause, time);
-            rates.push(Figure { value: calls.rate, base: LITTLE });
-            tails.push(Figure { value: calls.p99, base: 1e6 });
+            rates.push(Figure {
+                value: calls.rate,
+                base: LITTLE,
+            });
+            tails.push(Figure {
+                value: calls.p99,
+                base: 1e6,
+            });
         }
         let name = |what: &str| format!("{how}{what} n={clients}");
         report.add(&name(" rate"), "calls/s", Base::Other("asked for"), &rates);

@@ -27,7 +27,7 @@ use crate::stats::add;
 use crate::wire::Nanos;
 use reallocate::Left;
 pub(crate) use reallocate::forget_urgent_calls;
-pub(crate) use round::{LIVELY, List, Round};
+pub(crate) use round::{FEW, LOOKS_PER_SILENT, List, Round};
 pub(crate) use spin::LOOKS_PER_PAUSE;
 use spin::{News, Spun};
 
@@ -37,14 +37,12 @@ impl Idle for Node {
         if busy {
             self.see_to_urgent_calls(worker, None);
             spare::let_go_if_in_the_way();
-            // A busy worker may not come to rest for long: who sleeps on our messages is rung now, and the silent ones
-            // among them now and then.
-            let ticked = self.tick();
-            let bindings = if ticked { self.local_bindings() } else { self.lively() };
+            // A busy worker may not come to rest for long: who sleeps on our messages is rung now.
+            self.tick();
             // Pairs as in `ring_sleepers`.
             fence(Ordering::SeqCst);
             let now = Nanos::now();
-            for binding in bindings.iter() {
+            for binding in self.lively().iter() {
                 binding.tell_drained();
                 binding.ring_if_stuck(now);
             }
@@ -129,25 +127,24 @@ impl Idle for Node {
 impl Node {
     /// Looks at the lively channels, and at some of the others, and takes what is there.
     pub(crate) fn scan(&self) -> bool {
-        let lively = self.lively();
         let mut found = false;
-        for binding in lively.iter() {
+        for binding in self.lively().iter() {
             found |= scan_one(binding);
         }
-        found | self.scan_silent(lively.len())
+        found | self.is_crowded() && self.scan_silent_sometimes()
     }
 
-    /// Wakes the callers whose deadline has passed, if the clock has ticked since this thread did that last; then true.
-    pub(crate) fn tick(&self) -> bool {
+    /// If the clock has ticked since this thread asked last: wakes the callers whose deadline has passed, and sees to
+    /// what else is to be done at all channels.
+    fn tick(&self) {
         thread_local! {
             static LAST: Cell<Nanos> = const { Cell::new(Nanos::NEVER) };
         }
         let now = Nanos::coarse();
-        let ticked = LAST.replace(now) != now;
-        if ticked {
+        if LAST.replace(now) != now {
             self.expire(now);
+            self.tend_silent();
         }
-        ticked
     }
 
     /// Looks at every channel, and takes what is there.

@@ -11,7 +11,7 @@ use std::task::Waker;
 use urpc_executor::Worker;
 
 use crate::binding::Binding;
-use crate::idle::{LOOKS_PER_PAUSE, came, scan_one};
+use crate::idle::{LOOKS_PER_PAUSE, LOOKS_PER_SILENT, came, scan_one};
 use crate::node::Node;
 
 /// Looks for the reply of a lingering call: some 512 × 5 ns, a few warm calls long.
@@ -74,7 +74,9 @@ impl Node {
                 if worker.has_work() {
                     break;
                 }
-                self.scan_silent(bindings.len());
+                if left % LOOKS_PER_SILENT == 0 {
+                    self.scan_silent();
+                }
                 std::hint::spin_loop();
             }
         }

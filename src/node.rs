@@ -22,7 +22,7 @@ use crate::binding::{Binding, Scratch};
 use crate::caller;
 use crate::discipline::MakeDiscipline;
 use crate::error::{Error, Result};
-use crate::idle::{LIVELY, List, Round};
+use crate::idle::{FEW, List, Round};
 use crate::keeper::{self, Keeper};
 use crate::landing;
 use crate::spare;
@@ -363,7 +363,7 @@ impl Node {
 
     /// The list of channels has changed.
     fn changed(&self, channels: usize) {
-        self.crowded.store(channels > LIVELY, Ordering::Relaxed);
+        self.crowded.store(channels > FEW, Ordering::Relaxed);
         self.version.fetch_add(1, Ordering::Release);
     }
 

@@ -320,10 +320,19 @@ impl Pending {
 
     /// The calls whose ids are taken. `None` for one whose entry is just being made.
     fn taken(&self, order: Ordering) -> impl Iterator<Item = Option<&Outgoing>> {
-        const { assert!(PART == 64, "a part of the table for each word of the free list") };
+        const {
+            assert!(
+                PART == 64,
+                "a part of the table for each word of the free list"
+            )
+        };
         self.free.iter().enumerate().flat_map(move |(part, word)| {
             let taken = !word.load(order);
-            let entries = if taken == 0 { None } else { self.calls.part(part) };
+            let entries = if taken == 0 {
+                None
+            } else {
+                self.calls.part(part)
+            };
             let count = PART.min(self.calls.len() - part * PART);
             let taken = (0..count).filter(move |i| taken & 1 << i != 0);
             taken.map(move |i| entries.map(|entries| &entries[i]))

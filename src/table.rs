@@ -47,7 +47,9 @@ impl<T> Table<T> {
         }
         let len = PART.min(others - index / PART * PART);
         let make = || (0..len).map(|_| (self.new)()).collect();
-        self.others[index / PART].get_or_init(make).get(index % PART)
+        self.others[index / PART]
+            .get_or_init(make)
+            .get(index % PART)
     }
 
     /// The entries of a part, if they have been made.

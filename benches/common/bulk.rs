@@ -214,7 +214,10 @@ impl Bulk {
             let faults = (self.all_faults().await - before) as f64 / f64::from(count);
             let same = owned.iter().all(|part| part.iter().all(|&byte| byte == 1));
             assert!(same, "what came back is not what was sent");
-            Taken { nanoseconds, faults }
+            Taken {
+                nanoseconds,
+                faults,
+            }
         })
     }
 
@@ -226,7 +229,9 @@ impl Bulk {
             }
             (Form::Borrowed, [one]) => *one = self.borrowed(one).await,
             (Form::Typed, parts) => {
-                let calls = parts.iter_mut().map(|part| self.echo.echo(std::mem::take(part)));
+                let calls = parts
+                    .iter_mut()
+                    .map(|part| self.echo.echo(std::mem::take(part)));
                 let replies = join_all(calls).await;
                 for (part, reply) in parts.iter_mut().zip(replies) {
                     *part = reply.expect("the server serves");
@@ -234,7 +239,10 @@ impl Bulk {
             }
             (Form::Borrowed, parts) => {
                 let replies = join_all(parts.iter().map(|part| self.borrowed(part))).await;
-                parts.iter_mut().zip(replies).for_each(|(part, reply)| *part = reply);
+                parts
+                    .iter_mut()
+                    .zip(replies)
+                    .for_each(|(part, reply)| *part = reply);
             }
         }
     }

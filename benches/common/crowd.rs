@@ -105,7 +105,8 @@ impl Crowd {
             for pair in child.listen().split_whitespace() {
                 let (value, count) = pair.split_once(':').expect("value and count");
                 let (value, count) = (value.parse(), count.parse());
-                all.record_n(value.expect("a number"), count.expect("a number")).expect("in range");
+                all.record_n(value.expect("a number"), count.expect("a number"))
+                    .expect("in range");
             }
         }
         Calls {
@@ -143,9 +144,9 @@ pub fn crowd_child(name: &str, count: &str) {
                 let (pause, time) = (micros(pause), micros(time));
                 let until = Instant::now() + time;
                 let all = runtime.block_on(async {
-                    let callers = peers.iter().map(|peer| {
-                        urpc::spawn(calls(peer.procedure("null"), pause, until))
-                    });
+                    let callers = peers
+                        .iter()
+                        .map(|peer| urpc::spawn(calls(peer.procedure("null"), pause, until)));
                     join_all(callers).await
                 });
                 let mut sum = histogram();
@@ -153,7 +154,8 @@ pub fn crowd_child(name: &str, count: &str) {
                     sum.add(one.expect("no panic")).expect("the same bounds");
                 }
                 let pairs = sum.iter_recorded();
-                let pairs = pairs.map(|v| format!("{}:{}", v.value_iterated_to(), v.count_at_value()));
+                let pairs =
+                    pairs.map(|v| format!("{}:{}", v.value_iterated_to(), v.count_at_value()));
                 println!("{}", pairs.collect::<Vec<_>>().join(" "));
             }
             _ => panic!("told `{line}`"),
@@ -172,6 +174,8 @@ async fn calls(null: Procedure<(), ()>, pause: Duration, until: Instant) -> Hist
             return taken;
         }
         null.call(()).await.expect("the server serves");
-        taken.record(begin.elapsed().as_nanos() as u64).expect("in range");
+        taken
+            .record(begin.elapsed().as_nanos() as u64)
+            .expect("in range");
     }
 }

@@ -348,6 +348,12 @@ impl Channel {
         self.glance().incoming
     }
 
+    /// One look at the next slot, and at little else: for channels of which nothing is expected.
+    #[inline]
+    pub fn has_unread(&self) -> bool {
+        !self.forked() && self.incoming.0.has_more(&self.peer)
+    }
+
     /// What a scan finds here: a look at the next slot and at a few words of our own, and nothing is written.
     #[inline]
     pub fn glance(&self) -> Glance {

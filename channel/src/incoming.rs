@@ -268,7 +268,11 @@ impl Partial {
 impl Receiver {
     /// Makes the message of `head` the current one. False if nothing of it has come yet.
     fn take_up(&mut self, head: &Head) -> bool {
-        if self.current.as_ref().is_some_and(|current| current.is_of(head)) {
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|current| current.is_of(head))
+        {
             return true;
         }
         if self.partials.is_empty() {

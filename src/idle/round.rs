@@ -2,8 +2,8 @@
 //!
 //! A look at a silent channel costs as much as one at a lively channel: a few cache lines. So where there are many
 //! channels, each thread has a short list of those in which it lately found something, or through which it called,
-//! and with each look at these it takes as long for some of the others. So scanning costs what the activity is worth,
-//! and not what the number of clients is.
+//! and looks at one of the others now and then. So scanning costs what the activity is worth, not what the number of
+//! clients is; and nothing is written for it but this thread's own list.
 //!
 //! **Nothing depends on which list a channel is in.** The look before a rest, after the announcement and its fence, is
 //! at all channels; until then each is looked at once in a round, and what it has to tell is heard so much later.
@@ -11,14 +11,18 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use urpc_channel::Glance;
-
-use super::see_to;
+use super::scan_one;
 use crate::binding::Binding;
 use crate::node::Node;
 
-/// Lively channels of a thread. So few channels are looked at each time, whether they are lively or not.
-pub(crate) const LIVELY: usize = 16;
+/// So few channels are looked at each time, whether they are lively or not.
+pub(crate) const FEW: usize = 2;
+/// Lively channels of a thread at most.
+const LIVELY: usize = 16;
+/// Looks at the lively channels for one at a silent channel: that costs about as much as some of these.
+pub(crate) const LOOKS_PER_SILENT: u32 = 32;
+/// Scans, each of which is for the sake of a task or a message, for one look at a silent channel.
+const SCANS_PER_SILENT: u32 = 4;
 
 /// The channels that a thread knows of.
 pub(crate) type List = Rc<Vec<Arc<Binding>>>;
@@ -29,64 +33,76 @@ pub(crate) struct Round {
     pub(crate) all: List,
     /// The very list `all` where that is short.
     lively: List,
-    /// For each lively one: what had come in when somebody was last in want of its place.
+    /// For each lively one: what had come in at the end of the last round.
     seen: Vec<u64>,
     /// Which of all is looked at next.
     next: usize,
+    /// Since the last one.
+    scans: u32,
 }
 
 impl Round {
     /// There are others now.
     pub(crate) fn renew(&mut self, all: Vec<Arc<Binding>>) {
         self.all = Rc::new(all);
-        if self.all.len() <= LIVELY {
+        if self.all.len() <= FEW {
             self.lively = Rc::clone(&self.all);
-            return;
+        } else {
+            let open = |binding: &&Arc<Binding>| !binding.is_closed();
+            self.lively = Rc::new(self.lively.iter().filter(open).cloned().collect());
+            self.look_back();
         }
-        let open = |binding: &&Arc<Binding>| !binding.is_closed();
-        self.lively = Rc::new(self.lively.iter().filter(open).cloned().collect());
-        self.seen = vec![0; self.lively.len()];
-    }
-
-    pub(crate) fn lively(&self) -> &List {
-        &self.lively
     }
 
     fn has_silent(&self) -> bool {
         !Rc::ptr_eq(&self.all, &self.lively)
     }
 
-    /// Puts a channel on the short list. Of a full one, those go of which nothing has come since the last time, or,
-    /// if all are as lively as that, the first half.
+    /// Puts a channel on the short list. If that is full, the first half of it goes.
     fn enliven(&mut self, binding: &Arc<Binding>) {
         if !self.has_silent() || self.lively.iter().any(|other| Arc::ptr_eq(other, binding)) {
             return;
         }
         let mut lively = self.lively.to_vec();
-        if lively.len() >= LIVELY {
-            let mut seen = self.seen.iter();
-            lively.retain(|other| {
-                let before = seen.next();
-                other.outstanding() || before != Some(&other.channel.taken())
-            });
-            if lively.len() >= LIVELY {
-                lively.drain(..LIVELY / 2);
-            }
-            self.seen = lively.iter().map(|other| other.channel.taken()).collect();
+        if lively.len() == LIVELY {
+            lively.drain(..LIVELY / 2);
+            self.seen.drain(..LIVELY / 2);
         }
         lively.push(Arc::clone(binding));
-        self.seen.push(0);
+        self.seen.push(u64::MAX);
         self.lively = Rc::new(lively);
     }
 
-    /// Where the next `count` are to be looked at, if any are silent.
-    fn advance(&mut self, count: usize) -> Option<(List, usize)> {
+    /// Notes what has come in so far.
+    fn look_back(&mut self) {
+        self.seen = self
+            .lively
+            .iter()
+            .map(|other| other.channel.taken())
+            .collect();
+    }
+
+    /// The channel whose turn it is, if any are silent. At the end of a round, those leave the short list of which
+    /// nothing has come in since the one before, and nothing is expected.
+    fn turn(&mut self) -> Option<(List, usize)> {
         if !self.has_silent() {
             return None;
         }
-        let start = self.next % self.all.len();
-        self.next = start + count;
-        Some((Rc::clone(&self.all), start))
+        if self.next >= self.all.len() {
+            self.next = 0;
+            let stays = |(other, seen): &(&Arc<Binding>, &u64)| {
+                **seen != other.channel.taken() || other.outstanding() || other.wants_attention()
+            };
+            let lively = self.lively.iter().zip(&self.seen).filter(stays);
+            let lively: Vec<_> = lively.map(|(other, _)| Arc::clone(other)).collect();
+            if lively.len() < self.lively.len() {
+                self.lively = Rc::new(lively);
+            }
+            self.look_back();
+        }
+        let turn = self.next;
+        self.next += 1;
+        Some((Rc::clone(&self.all), turn))
     }
 }
 
@@ -102,21 +118,38 @@ impl Node {
         self.with_round(|round| round.enliven(binding));
     }
 
-    /// Looks at some silent channels, as many as `count`. True if something came in.
-    pub(crate) fn scan_silent(&self, count: usize) -> bool {
-        let Some((all, start)) = self.with_round(|round| round.advance(count.max(1))) else {
+    /// Looks at a silent channel. True if something came in.
+    pub(crate) fn scan_silent(&self) -> bool {
+        let Some((all, turn)) = self.with_round(Round::turn) else {
             return false;
         };
-        let mut found = false;
-        for binding in all.iter().cycle().skip(start).take(count.max(1)) {
-            let glance = binding.channel.glance();
-            let moved = glance != Glance::default() && see_to(binding, glance);
-            // A peer that sleeps on something of ours has to be seen to, too.
-            if moved || binding.wants_attention() {
+        let binding = &all[turn];
+        binding.channel.has_unread() && self.scan_and_enliven(binding)
+    }
+
+    /// The same, for one of several scans.
+    pub(crate) fn scan_silent_sometimes(&self) -> bool {
+        let is_time = self.with_round(|round| {
+            round.scans += 1;
+            round.scans % SCANS_PER_SILENT == 0
+        });
+        is_time && self.scan_silent()
+    }
+
+    #[cold]
+    fn scan_and_enliven(&self, binding: &Arc<Binding>) -> bool {
+        self.enliven(binding);
+        scan_one(binding)
+    }
+
+    /// Sees to all that is to be done for silent channels besides receiving, which is not urgent.
+    pub(super) fn tend_silent(&self) {
+        for binding in self.local_bindings().iter() {
+            binding.tell_drained();
+            // A peer that sleeps on something of ours has to be seen to by name.
+            if binding.wants_attention() || binding.channel.staged() {
                 self.enliven(binding);
             }
-            found |= moved;
         }
-        found
     }
 }

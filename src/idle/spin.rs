@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use urpc_executor::Worker;
 
 use crate::binding::Binding;
-use crate::idle::{List, scan_one};
+use crate::idle::{LOOKS_PER_SILENT, List, scan_one};
 use crate::node::Node;
 use crate::spare;
 
@@ -121,7 +121,7 @@ impl Node {
             if looks % LOOKS_PER_PAUSE != 0 {
                 continue;
             }
-            if worker.has_work() || self.scan_silent(bindings.len()) {
+            if worker.has_work() || looks % LOOKS_PER_SILENT == 0 && self.scan_silent() {
                 return Spun::Found;
             }
             std::hint::spin_loop();
@@ -139,9 +139,7 @@ impl Node {
                 {
                     return Spun::Found; // the worker fires it
                 }
-                if self.tick() {
-                    self.local_bindings().iter().for_each(|b| b.tell_drained());
-                }
+                self.tick();
                 spare::let_go_if_in_the_way();
                 let begun = *since.get_or_insert(now);
                 // Of a large message the rest comes as fast as it can be copied.

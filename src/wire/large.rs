@@ -85,7 +85,10 @@ impl ser_flavors::Flavor for Sorted {
         }
         self.bytes.extend_from_slice(&self.lead[..self.leading]);
         let lead = self.leading as u8; // at most `LEAD`
-        Ok(Large { bytes: self.bytes, lead })
+        Ok(Large {
+            bytes: self.bytes,
+            lead,
+        })
     }
 }
 
@@ -108,7 +111,11 @@ pub(super) fn decode<T: DeserializeOwned>(large: Large) -> Result<T, Undecodable
     if let Some(length) = length_at_end_of(before).filter(|length| (1..=start).contains(length)) {
         let after = bytes[length..start].to_vec();
         bytes.truncate(length);
-        let owned = Owned { length, bytes: Cell::new(Some(bytes)), is_next: Cell::new(false) };
+        let owned = Owned {
+            length,
+            bytes: Cell::new(Some(bytes)),
+            is_next: Cell::new(false),
+        };
         let decoded = decode_taking(before, &after, &owned);
         bytes = match owned.bytes.into_inner() {
             None => return decoded,
@@ -129,9 +136,16 @@ fn decode_taking<'de, T: DeserializeOwned>(
     after: &'de [u8],
     owned: &'de Owned,
 ) -> Result<T, Undecodable> {
-    let input = InOrder { before, owned: Some(owned), after };
+    let input = InOrder {
+        before,
+        owned: Some(owned),
+        after,
+    };
     let mut decoder = postcard::Deserializer::from_flavor(input);
-    let decoded = T::deserialize(Taking { inner: &mut decoder, owned });
+    let decoded = T::deserialize(Taking {
+        inner: &mut decoder,
+        owned,
+    });
     let malformed = |error: postcard::Error| Undecodable::Malformed(error.to_string());
     let value = decoded.map_err(malformed)?;
     match decoder.finalize().map_err(malformed)? {
@@ -143,7 +157,11 @@ fn decode_taking<'de, T: DeserializeOwned>(
 /// The number whose encoding (seven bits a byte, the last byte below 128) `bytes` seem to end with.
 fn length_at_end_of(bytes: &[u8]) -> Option<usize> {
     let (&last, others) = bytes.split_last()?;
-    let more = others.iter().rev().take_while(|&&byte| byte >= 0x80).count();
+    let more = others
+        .iter()
+        .rev()
+        .take_while(|&&byte| byte >= 0x80)
+        .count();
     let digits = others[others.len() - more..].iter().map(|byte| byte & 0x7F);
     let digits = digits.chain([last]).rev();
     let number = |sum: usize, digit: u8| sum.checked_mul(128)?.checked_add(digit.into());
@@ -189,7 +207,8 @@ impl<'de> de_flavors::Flavor<'de> for InOrder<'de> {
 
     fn pop(&mut self) -> postcard::Result<u8> {
         let byte = self.part().split_off_first();
-        byte.copied().ok_or(postcard::Error::DeserializeUnexpectedEnd)
+        byte.copied()
+            .ok_or(postcard::Error::DeserializeUnexpectedEnd)
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -225,7 +244,11 @@ mod tests {
     enum Shape {
         Empty,
         One(ByteBuf),
-        Named { number: u64, text: String, more: Option<ByteBuf> },
+        Named {
+            number: u64,
+            text: String,
+            more: Option<ByteBuf>,
+        },
     }
 
     fn there_and_back<T, U>(value: &T) -> Result<U, Undecodable>
@@ -240,11 +263,22 @@ mod tests {
     fn what_is_encoded_is_decoded_whatever_surrounds_the_large_bytes() {
         let bytes = || ByteBuf::from((0..1000u32).map(|n| n as u8).collect::<Vec<_>>());
         let text = "large ".repeat(100);
-        let named = Shape::Named { number: u64::MAX, text: text.clone(), more: Some(bytes()) };
+        let named = Shape::Named {
+            number: u64::MAX,
+            text: text.clone(),
+            more: Some(bytes()),
+        };
         for shape in [Shape::One(bytes()), named.clone()] {
             assert_eq!(there_and_back(&shape), Ok(shape));
         }
-        let many = (1u8, -1.5f64, vec![Shape::Empty, named], Some(text), bytes(), [0xFFu8; 3]);
+        let many = (
+            1u8,
+            -1.5f64,
+            vec![Shape::Empty, named],
+            Some(text),
+            bytes(),
+            [0xFFu8; 3],
+        );
         assert_eq!(there_and_back(&many), Ok(many));
         let long_before = ("before ".repeat(30), bytes());
         assert_eq!(there_and_back(&long_before), Ok(long_before));
@@ -267,13 +301,19 @@ mod tests {
     #[test]
     fn another_type_of_the_same_encoding_is_decoded_as_ever() {
         let bytes: Vec<u8> = (0..1000u32).map(|n| n as u8).collect();
-        assert_eq!(there_and_back(&ByteBuf::from(bytes.clone())), Ok(bytes.clone()));
+        assert_eq!(
+            there_and_back(&ByteBuf::from(bytes.clone())),
+            Ok(bytes.clone())
+        );
         assert_eq!(there_and_back(&bytes), Ok(ByteBuf::from(bytes.clone())));
         // Its last byte before the length looks like a part of that.
         let value = (0xFFu8, ByteBuf::from(bytes.clone()));
         assert_eq!(there_and_back(&value), Ok(value));
         let longer = (ByteBuf::from(bytes), 1u8, 2u8);
-        assert_eq!(there_and_back::<_, ByteBuf>(&longer), Err(Undecodable::Surplus(2)));
+        assert_eq!(
+            there_and_back::<_, ByteBuf>(&longer),
+            Err(Undecodable::Surplus(2))
+        );
         let not_text = ByteBuf::from(vec![0xFF; 300]);
         let decoded: Result<String, _> = there_and_back(&not_text);
         assert!(matches!(decoded, Err(Undecodable::Malformed(_))));
@@ -288,7 +328,11 @@ mod tests {
                 let bytes = honest.bytes[honest.bytes.len() - len..].to_vec();
                 let decoded = decode::<(u32, ByteBuf, u32)>(Large { bytes, lead });
                 let is_honest = lead == honest.lead && len == honest.bytes.len();
-                assert_eq!(decoded.ok() == Some(value.clone()), is_honest, "{lead} of {len}");
+                assert_eq!(
+                    decoded.ok() == Some(value.clone()),
+                    is_honest,
+                    "{lead} of {len}"
+                );
             }
         }
     }

@@ -20,7 +20,13 @@ pub(super) struct Taking<'o, D> {
 impl<'o, D> Taking<'o, D> {
     fn around<V>(self, visitor: V) -> (D, Taking<'o, V>) {
         let Self { inner, owned } = self;
-        (inner, Taking { inner: visitor, owned })
+        (
+            inner,
+            Taking {
+                inner: visitor,
+                owned,
+            },
+        )
     }
 }
 
@@ -180,7 +186,10 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Taking<'_, S> {
 
 impl<'o, A> Taking<'o, A> {
     fn seed<S>(&self, inner: S) -> Taking<'o, S> {
-        Taking { inner, owned: self.owned }
+        Taking {
+            inner,
+            owned: self.owned,
+        }
     }
 }
 
