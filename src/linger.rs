@@ -58,13 +58,11 @@ impl Node {
                 came();
                 return true;
             }
+            let pause = left % LOOKS_PER_PAUSE == 0;
             let mut found = false;
             for other in bindings.iter() {
-                found |= (incoming || !Arc::ptr_eq(other, binding)) && scan_one(other);
-            }
-            let pause = left % LOOKS_PER_PAUSE == 0;
-            if found {
-                left = LOOKS;
+                // In a pause also the one that is called: more of a large call may have to be sent.
+                found |= (incoming || pause || !Arc::ptr_eq(other, binding)) && scan_one(other);
             }
             // Another worker may have found it.
             if (found || pause) && binding.pending.has_answered(id) {

@@ -163,9 +163,9 @@ fn length_at_end_of(bytes: &[u8]) -> Option<usize> {
         .take_while(|&&byte| byte >= 0x80)
         .count();
     let digits = others[others.len() - more..].iter().map(|byte| byte & 0x7F);
-    let digits = digits.chain([last]).rev();
+    let mut digits = digits.chain([last]).rev();
     let number = |sum: usize, digit: u8| sum.checked_mul(128)?.checked_add(digit.into());
-    (last < 0x80).then(|| digits.fold(Some(0), |sum, digit| number(sum?, digit)))?
+    (last < 0x80).then(|| digits.try_fold(0, number))?
 }
 
 /// The large bytes, until somebody takes them.
@@ -295,7 +295,8 @@ mod tests {
         assert_eq!(bytes.as_ptr(), place);
         let large = encode(&"text ".repeat(100)).expect("plain data");
         let place = large.bytes.as_ptr();
-        assert_eq!(decode::<String>(large).expect("as encoded").as_ptr(), place);
+        let text: String = decode(large).expect("as encoded");
+        assert_eq!(text.as_ptr(), place);
     }
 
     #[test]
