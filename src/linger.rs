@@ -50,15 +50,14 @@ impl Node {
             return true; // the channel is closed
         };
         // Whom nobody runs cannot answer: then this processor has something better to do.
-        let mut left = if binding.presence().awake() { LOOKS } else { 0 };
-        while left > 0 {
-            left -= 1;
+        let looks = if binding.presence().awake() { LOOKS } else { 0 };
+        for look in 1..=looks {
             let incoming = binding.channel.has_incoming();
             if incoming && binding.receive_answer(id) {
                 came();
                 return true;
             }
-            let pause = left % LOOKS_PER_PAUSE == 0;
+            let pause = look % LOOKS_PER_PAUSE == 0;
             let mut found = false;
             for other in bindings.iter() {
                 // In a pause also the one that is called: more of a large call may have to be sent.
@@ -72,7 +71,7 @@ impl Node {
                 if worker.has_work() {
                     break;
                 }
-                if left % LOOKS_PER_SILENT == 0 {
+                if look % LOOKS_PER_SILENT == 0 {
                     self.scan_silent();
                 }
                 std::hint::spin_loop();

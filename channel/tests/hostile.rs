@@ -15,6 +15,7 @@ const LIMITS: Limits = Limits {
 };
 const FIRST: u8 = 0x80;
 const MORE: u8 = 0x40;
+const ABORT: u8 = 0xc0;
 const CALL: u8 = 1;
 
 /// Publishes a slot by hand.
