@@ -237,6 +237,7 @@ impl Incoming {
         lead: u8,
         total: u32,
     ) -> Result<(), Violation> {
+        receiver.put_aside();
         if receiver.partials.len() >= 2 * self.limits.calls as usize {
             return Err(Violation::Partials(receiver.partials.len()));
         }
@@ -253,7 +254,6 @@ impl Incoming {
         receiver.declared += u64::from(total);
         let bytes = Vec::with_capacity(total as usize);
         let large = Large { bytes, lead };
-        receiver.put_aside();
         receiver.current = Some(Partial { head, total, large });
         Ok(())
     }
