@@ -20,9 +20,9 @@ pub(crate) const FEW: usize = 2;
 /// Lively channels of a thread at most.
 const LIVELY: usize = 16;
 /// Looks at the lively channels for one at a silent channel: that costs about as much as some of these.
-pub(crate) const LOOKS_PER_SILENT: u32 = 32;
+pub(crate) const LOOKS_PER_SILENT: u32 = 64;
 /// Scans, each of which is for the sake of a task or a message, for one look at a silent channel.
-const SCANS_PER_SILENT: u32 = 4;
+const SCANS_PER_SILENT: u32 = 16;
 
 /// The channels that a thread knows of.
 pub(crate) type List = Rc<Vec<Arc<Binding>>>;
