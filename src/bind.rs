@@ -162,7 +162,7 @@ impl Received {
         if kind != HELLO {
             return Err(handshake(format!("message kind {kind} is none")));
         }
-        let hello = crate::wire::decode(body)
+        let hello = crate::wire::decode_slice(body)
             .map_err(|error| handshake(format!("its hello is not one: {error:?}")))?;
         Ok((hello, self.fds))
     }

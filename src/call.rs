@@ -357,8 +357,13 @@ impl RawCall {
         let binding = self.peer().binding();
         if !binding.node.works_here() {
             binding.sent_from_outside();
-        } else if self.urgent || binding.node.config.urgent {
-            binding.node.urge(binding);
+        } else {
+            if binding.node.is_crowded() {
+                binding.node.enliven(binding);
+            }
+            if self.urgent || binding.node.config.urgent {
+                binding.node.urge(binding);
+            }
         }
         if deadline != Nanos::NEVER && binding.pending.next_deadline() >= deadline {
             binding.node.deadline_set();
@@ -411,7 +416,11 @@ impl RawCall {
         let (binding, id) = (self.peer().binding(), self.id);
         note!(Resume, binding, id);
         let result = binding.pending.look(id, |answer| match answer {
-            Ok(body) => wire::decode(body.as_slice()).map_err(undecodable),
+            Ok(body) => {
+                // From here on its bytes are the caller's.
+                binding.channel.freed(body.window_bytes());
+                wire::decode(body).map_err(undecodable)
+            }
             Err(error) => Err(error.clone()),
         });
         // Should that have panicked, `leave` is called with the answer still there.

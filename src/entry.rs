@@ -87,7 +87,6 @@ pub(crate) enum Leave {
 
 /// See the [module's documentation](self). `word` is `generation << 16 | state`.
 #[derive(Debug)]
-#[repr(align(64))]
 pub(crate) struct Entry<A> {
     word: AtomicU32,
     waker: UnsafeCell<Option<Waker>>,
@@ -262,11 +261,11 @@ impl<A> Entry<A> {
 
     /// What the caller does with its answer.
     #[inline]
-    pub(crate) fn look<R>(&self, f: impl FnOnce(&A) -> R) -> R {
+    pub(crate) fn look<R>(&self, f: impl FnOnce(&mut A) -> R) -> R {
         self.assert_answered();
-        // SAFETY: in Answered the cells are the caller's, and a call has one caller, who does not
-        // clear what it looks at.
-        self.answer.with_mut(|cell| f(unsafe { &*cell }))
+        // SAFETY: in Answered the cells are the caller's, and a call has one caller, which does one thing at a
+        // time.
+        self.answer.with_mut(|cell| f(unsafe { &mut *cell }))
     }
 
     /// Answered → Free, by the caller, which makes the cell of the answer empty again.

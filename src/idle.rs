@@ -6,8 +6,10 @@
 //! mirror image: *either it sees us resting, or we see its message.*
 
 mod reallocate;
+mod round;
 mod spin;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::task::Waker;
@@ -25,25 +27,25 @@ use crate::stats::add;
 use crate::wire::Nanos;
 use reallocate::Left;
 pub(crate) use reallocate::forget_urgent_calls;
+pub(crate) use round::{FEW, LOOKS_PER_SILENT, List, Round};
 pub(crate) use spin::LOOKS_PER_PAUSE;
 use spin::{News, Spun};
 
 impl Idle for Node {
     fn scan(&self, worker: &Worker, busy: bool) -> bool {
-        let found = self.scan_all();
+        let found = self.scan();
         if busy {
             self.see_to_urgent_calls(worker, None);
             spare::let_go_if_in_the_way();
-            let bindings = self.local_bindings();
-            if bindings.is_empty() {
+            if self.local_bindings().is_empty() {
                 return found;
             }
             // A busy worker may not come to rest for long: who sleeps on our messages is rung now.
-            self.expire(Nanos::coarse());
+            self.tick();
             // Pairs as in `ring_sleepers`.
             fence(Ordering::SeqCst);
             let now = Nanos::now();
-            for binding in bindings.iter() {
+            for binding in self.lively().iter() {
                 binding.tell_drained();
                 binding.ring_if_stuck(now);
             }
@@ -126,6 +128,28 @@ impl Idle for Node {
 }
 
 impl Node {
+    /// Looks at the lively channels, and at some of the others, and takes what is there.
+    pub(crate) fn scan(&self) -> bool {
+        let mut found = false;
+        for binding in self.lively().iter() {
+            found |= scan_one(binding);
+        }
+        found | self.is_crowded() && self.scan_silent_sometimes()
+    }
+
+    /// If the clock has ticked since this thread asked last: wakes the callers whose deadline has passed, and sees to
+    /// what else is to be done at all channels.
+    fn tick(&self) {
+        thread_local! {
+            static LAST: Cell<Nanos> = const { Cell::new(Nanos::NEVER) };
+        }
+        let now = Nanos::coarse();
+        if LAST.replace(now) != now {
+            self.expire(now);
+            self.tend_silent();
+        }
+    }
+
     /// Looks at every channel, and takes what is there.
     pub(crate) fn scan_all(&self) -> bool {
         let mut found = false;
@@ -256,21 +280,29 @@ pub(crate) fn scan_one(binding: &Arc<Binding>) -> bool {
     glance != Glance::default() && see_to(binding, glance)
 }
 
-/// Does what a look at a channel has shown. True if something came in.
+/// Does what a look at a channel has shown. True if something came in, or a large message got further: more of it is
+/// about to.
 #[inline(never)]
 fn see_to(binding: &Arc<Binding>, glance: Glance) -> bool {
+    let channel = &binding.channel;
+    let mut moved = false;
     if glance.chores {
-        binding.channel.flush();
-        binding.channel.refresh_window();
+        let published = channel.published();
+        channel.flush();
+        channel.refresh_window();
+        moved = channel.published() != published;
     }
-    if !glance.incoming {
-        return false;
+    if glance.incoming {
+        note!(Scan, binding);
+        let taken = channel.taken();
+        let received = Node::with_scratch(|scratch| binding.receive(scratch));
+        if received || channel.taken() != taken {
+            moved = true;
+            binding.note_answers();
+        }
     }
-    note!(Scan, binding);
-    let received = Node::with_scratch(|scratch| binding.receive(scratch));
-    if received {
+    if moved {
         spin::note(News::Came);
-        binding.note_answers();
     }
-    received
+    moved
 }

@@ -233,7 +233,7 @@ pub(crate) fn stand_in(node: &Arc<Node>) {
             |worker| {
                 node.see_to_urgent_calls(worker, None);
                 bounds.tick(node, |_| false);
-                node.scan_all()
+                node.scan()
             },
         );
         leave(node, &executor, |_| false);

@@ -113,6 +113,7 @@ mod spare;
 mod stats;
 mod stub;
 pub mod sync;
+mod table;
 pub mod time;
 #[cfg(feature = "trace")]
 pub mod trace;

@@ -11,7 +11,7 @@ use std::task::Waker;
 use urpc_executor::Worker;
 
 use crate::binding::Binding;
-use crate::idle::{LOOKS_PER_PAUSE, came, scan_one};
+use crate::idle::{LOOKS_PER_PAUSE, LOOKS_PER_SILENT, came, scan_one};
 use crate::node::Node;
 
 /// Looks for the reply of a lingering call: some 512 × 5 ns, a few warm calls long.
@@ -41,7 +41,8 @@ impl Node {
         let Some((binding, id)) = LINGERS.take() else {
             return false; // it could not begin, and waits for that
         };
-        let bindings = self.local_bindings();
+        // Whoever is called is lively.
+        let bindings = self.lively();
         let Some(binding) = bindings
             .iter()
             .find(|other| std::ptr::eq(Arc::as_ptr(other), binding))
@@ -56,11 +57,12 @@ impl Node {
                 came();
                 return true;
             }
+            let pause = look % LOOKS_PER_PAUSE == 0;
             let mut found = false;
             for other in bindings.iter() {
-                found |= (incoming || !Arc::ptr_eq(other, binding)) && scan_one(other);
+                // In a pause also the one that is called: more of a large call may have to be sent.
+                found |= (incoming || pause || !Arc::ptr_eq(other, binding)) && scan_one(other);
             }
-            let pause = look % LOOKS_PER_PAUSE == 0;
             // Another worker may have found it.
             if (found || pause) && binding.pending.has_answered(id) {
                 return true;
@@ -68,6 +70,9 @@ impl Node {
             if pause {
                 if worker.has_work() {
                     break;
+                }
+                if look % LOOKS_PER_SILENT == 0 {
+                    self.scan_silent();
                 }
                 std::hint::spin_loop();
             }

@@ -22,6 +22,7 @@ use crate::binding::{Binding, Scratch};
 use crate::caller;
 use crate::discipline::MakeDiscipline;
 use crate::error::{Error, Result};
+use crate::idle::{FEW, List, Round};
 use crate::keeper::{self, Keeper};
 use crate::landing;
 use crate::spare;
@@ -77,6 +78,7 @@ pub(crate) struct Node {
     next_key: AtomicU64,
     /// Changes with the list of bindings.
     version: AtomicU64,
+    crowded: AtomicBool,
     /// Serializes the announcements of unheld processors.
     unheld: Mutex<()>,
     /// For what happens while no own processor is there: the seat of the reserve worker.
@@ -102,7 +104,7 @@ thread_local! {
 struct Local {
     of: Weak<Node>,
     version: u64,
-    bindings: Rc<Vec<Arc<Binding>>>,
+    round: Round,
     affinity: Option<Affinity>,
 }
 
@@ -135,6 +137,7 @@ impl Node {
             bindings: Mutex::default(),
             next_key: AtomicU64::new(0),
             version: AtomicU64::new(1),
+            crowded: AtomicBool::new(false),
             unheld: Mutex::new(()),
             stand_in: Seat::new(),
             stopping: AtomicBool::new(false),
@@ -261,8 +264,10 @@ impl Node {
     pub(crate) fn add(self: &Arc<Self>, binding: &Arc<Binding>) -> std::io::Result<()> {
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         binding.key.store(key, Ordering::Relaxed);
-        lock(&self.bindings).insert(key, Arc::clone(binding));
-        self.version.fetch_add(1, Ordering::Release);
+        let mut bindings = lock(&self.bindings);
+        bindings.insert(key, Arc::clone(binding));
+        self.changed(bindings.len());
+        drop(bindings);
         let watched = self
             .bell
             .add(&binding.socket, key)
@@ -299,10 +304,12 @@ impl Node {
     /// Forgets a closed binding.
     pub(crate) fn remove(&self, binding: &Arc<Binding>) {
         let key = binding.key.load(Ordering::Relaxed);
-        if lock(&self.bindings).remove(&key).is_none() {
+        let mut bindings = lock(&self.bindings);
+        if bindings.remove(&key).is_none() {
             return; // it was never added
         }
-        self.version.fetch_add(1, Ordering::Release);
+        self.changed(bindings.len());
+        drop(bindings);
         *lock(&self.past) += binding.stats();
         self.bell.remove(&binding.socket);
         self.keeper.unwatch_peer(binding);
@@ -320,25 +327,51 @@ impl Node {
     }
 
     /// This thread's copy of the list.
-    pub(crate) fn local_bindings(&self) -> Rc<Vec<Arc<Binding>>> {
+    pub(crate) fn local_bindings(&self) -> List {
+        self.with_round(|round| Rc::clone(&round.all))
+    }
+
+    /// Runs `f` with what this thread knows of the channels.
+    #[inline]
+    pub(crate) fn with_round<R>(&self, f: impl FnOnce(&mut Round) -> R) -> R {
         LOCAL.with_borrow_mut(|local| {
             let version = self.version.load(Ordering::Acquire);
             if local.version != version || !std::ptr::eq(local.of.as_ptr(), self) {
-                local.bindings = Rc::new(self.bindings());
-                local.version = version;
-                local.of = self.me.clone();
-                // A closed channel must not stay mapped for this thread's sake.
-                caller::forget();
+                self.renew(local, version);
             }
-            Rc::clone(&local.bindings)
+            f(&mut local.round)
         })
+    }
+
+    #[cold]
+    fn renew(&self, local: &mut Local, version: u64) {
+        if !std::ptr::eq(local.of.as_ptr(), self) {
+            local.round = Round::default();
+        }
+        local.round.renew(self.bindings());
+        local.version = version;
+        local.of = self.me.clone();
+        // A closed channel must not stay mapped for this thread's sake.
+        caller::forget();
+    }
+
+    /// Whether there are more channels than a thread looks at each time.
+    #[inline]
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed)
+    }
+
+    /// The list of channels has changed.
+    fn changed(&self, channels: usize) {
+        self.crowded.store(channels > FEW, Ordering::Relaxed);
+        self.version.fetch_add(1, Ordering::Release);
     }
 
     /// Lets go of all channels this thread still knows of.
     pub(crate) fn forget_bindings() {
         spare::let_go();
         LOCAL.with_borrow_mut(|local| {
-            local.bindings = Rc::default();
+            local.round = Round::default();
             local.version = 0; // no list has this one: the next look makes a new copy
         });
         caller::forget();

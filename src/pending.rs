@@ -1,6 +1,6 @@
 //! The calls this process has outstanding on one channel: ids, deadlines, and who waits.
 //!
-//! Fixed in size: as many entries as the peer gave credit for. An id is `generation << 16 | index`;
+//! Bounded: as many entries as the peer gave credit for. An id is `generation << 16 | index`;
 //! what a peer says about ids is looked up here, and never believed. All of it is private memory.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -12,11 +12,14 @@ use urpc_channel::Body;
 
 use crate::entry::{Delivery, Entry, Leave, Poll};
 use crate::error::CallError;
+use crate::table::{PART, Table};
 use crate::wire::Nanos;
 
 /// What comes back: a body to decode, or why there is none.
 pub(crate) type Answer = Result<Body, CallError>;
 
+/// Keeps calls of different threads on different cache lines.
+#[repr(align(64))]
 struct Outgoing {
     entry: Entry<Answer>,
     deadline: AtomicU64,
@@ -26,7 +29,7 @@ struct Outgoing {
 
 /// See the [module's documentation](self).
 pub(crate) struct Pending {
-    calls: Box<[Outgoing]>,
+    calls: Table<Outgoing>,
     /// A set bit is a free index.
     free: Box<[AtomicU64]>,
     /// No deadline lies before this.
@@ -57,13 +60,11 @@ impl Pending {
         });
         Self {
             free: free.collect(),
-            calls: (0..calls)
-                .map(|_| Outgoing {
-                    entry: Entry::new(Ok(Body::EMPTY)),
-                    deadline: AtomicU64::new(Nanos::NEVER.0),
-                    uses: AtomicU32::new(0),
-                })
-                .collect(),
+            calls: Table::new(calls, || Outgoing {
+                entry: Entry::new(Ok(Body::EMPTY)),
+                deadline: AtomicU64::new(Nanos::NEVER.0),
+                uses: AtomicU32::new(0),
+            }),
             next_deadline: AtomicU64::new(Nanos::NEVER.0),
             left: ConcurrentQueue::unbounded(),
             waiting: AtomicUsize::new(0),
@@ -197,7 +198,7 @@ impl Pending {
 
     /// What the caller of `id` does with its answer, which is there.
     #[inline]
-    pub(crate) fn look<R>(&self, id: u32, f: impl FnOnce(&Answer) -> R) -> R {
+    pub(crate) fn look<R>(&self, id: u32, f: impl FnOnce(&mut Answer) -> R) -> R {
         self.calls[index(id)].entry.look(f)
     }
 
@@ -260,7 +261,7 @@ impl Pending {
 
     /// Answers every call that still waits, with what `why` makes.
     pub(crate) fn fail_all(&self, mut why: impl FnMut() -> CallError) {
-        for (i, call) in self.calls.iter().enumerate() {
+        for (i, call) in self.calls.made() {
             let id = u32::from(call.entry.generation()) << 16 | i as u32;
             if let Delivery::Delivered(Some(waker)) =
                 self.deliver(id, |answer| *answer = Err(why()))
@@ -285,10 +286,11 @@ impl Pending {
         self.next_deadline.swap(Nanos::NEVER.0, Ordering::SeqCst);
         let soon = now.0 + 1_000_000;
         let mut next = Nanos::NEVER.0;
-        for (i, call) in self.calls.iter().enumerate() {
-            if self.free[i / 64].load(Ordering::SeqCst) & 1 << (i % 64) != 0 {
+        for call in self.taken(Ordering::SeqCst) {
+            let Some(call) = call else {
+                next = next.min(soon); // just being taken
                 continue;
-            }
+            };
             if call.entry.is_free() {
                 next = next.min(soon); // just being begun, or kept
             } else if call.entry.is_waited_for() {
@@ -305,17 +307,35 @@ impl Pending {
 
     /// Calls begun so far.
     pub(crate) fn count(&self) -> u64 {
-        let uses = self.calls.iter().map(|call| &call.uses);
+        let uses = self.calls.made().map(|(_, call)| &call.uses);
         uses.map(|uses| u64::from(uses.load(Ordering::Relaxed)))
             .sum()
     }
 
     /// Some call has no answer yet, not even one that its caller has still to look at.
     pub(crate) fn unsettled(&self) -> bool {
-        let mut calls = self.calls.iter().enumerate();
-        calls.any(|(i, call)| {
-            let taken = self.free[i / 64].load(Ordering::Relaxed) & 1 << (i % 64) == 0;
-            taken && !call.entry.is_answered()
+        let mut calls = self.taken(Ordering::Relaxed);
+        calls.any(|call| call.is_none_or(|call| !call.entry.is_answered()))
+    }
+
+    /// The calls whose ids are taken. `None` for one whose entry is just being made.
+    fn taken(&self, order: Ordering) -> impl Iterator<Item = Option<&Outgoing>> {
+        const {
+            assert!(
+                PART == 64,
+                "a part of the table for each word of the free list"
+            )
+        };
+        self.free.iter().enumerate().flat_map(move |(part, word)| {
+            let taken = !word.load(order);
+            let entries = if taken == 0 {
+                None
+            } else {
+                self.calls.part(part)
+            };
+            let count = PART.min(self.calls.len() - part * PART);
+            let taken = (0..count).filter(move |i| taken & 1 << i != 0);
+            taken.map(move |i| entries.map(|entries| &entries[i]))
         })
     }
 
@@ -396,7 +416,7 @@ mod tests {
         pending.fail_all(CallError::forked);
         assert!(!pending.unsettled() && pending.outstanding());
         assert_eq!(pending.poll(a, Waker::noop()), Poll::Answered);
-        assert!(pending.look(a, Result::is_err));
+        assert!(pending.look(a, |answer| answer.is_err()));
         let (kept, _) = pending.end(a);
         assert!(pending.outstanding());
         pending.give_back(kept);

@@ -15,6 +15,7 @@ use urpc_executor::JoinHandle;
 use crate::binding::Binding;
 use crate::caller::Within;
 use crate::note::note;
+use crate::table::Table;
 use crate::wire::{self, Nanos, Status, Undecodable};
 
 /// A request is being served: the low 32 bits of its word are its id.
@@ -30,7 +31,7 @@ struct Incoming {
 
 /// See the [module's documentation](self).
 pub(crate) struct Serving {
-    calls: Box<[Incoming]>,
+    calls: Table<Incoming>,
     /// Written under the receiving end's lock only.
     begun: AtomicU64,
 }
@@ -38,12 +39,12 @@ pub(crate) struct Serving {
 impl Serving {
     /// Room for the `calls` that the peer was given credit for.
     pub(crate) fn new(calls: u32) -> Self {
-        let new = |_| Incoming {
+        let new = || Incoming {
             word: AtomicU64::new(0),
             task: Mutex::new(None),
         };
         Self {
-            calls: (0..calls).map(new).collect(),
+            calls: Table::new(calls as usize, new),
             begun: AtomicU64::new(0),
         }
     }
@@ -121,7 +122,7 @@ impl Serving {
 
     /// The channel is closed: nobody waits for any of these.
     pub(crate) fn abort_all(&self) {
-        for entry in &self.calls {
+        for (_, entry) in self.calls.made() {
             let task = lock(&entry.task).take();
             if let Some((_, task)) = task {
                 task.abort();
@@ -216,16 +217,16 @@ impl<'a> Request<'a> {
     /// Decodes the arguments, and lets the peer have their room back.
     #[inline]
     pub(crate) fn decode<T: DeserializeOwned>(&mut self) -> Result<T, Undecodable> {
-        let decoded = wire::decode(self.message.body.as_slice());
         self.release();
-        decoded
+        wire::decode(&mut self.message.body)
     }
 
+    /// Lets the peer have the room of a large request back: its bytes become the handler's.
     #[inline]
     fn release(&mut self) {
-        if self.message.body.window_bytes() != 0 {
-            let body = std::mem::replace(&mut self.message.body, Body::EMPTY);
-            self.binding.channel.freed(body.window_bytes());
+        let bytes = self.message.body.window_bytes();
+        if bytes != 0 {
+            self.binding.channel.freed(bytes);
         }
     }
 
@@ -244,6 +245,7 @@ impl<'a> Request<'a> {
     #[cold]
     pub(crate) fn refuse(mut self, status: Status, text: &str) {
         self.release();
+        self.message.body.clear();
         fail(self.binding, self.message.id, status, text);
     }
 

@@ -1,12 +1,15 @@
 //! What a message means: the codec of arguments and replies, the status of a failed call, and time.
 //!
-//! The codec is postcard, behind the two functions [`encode`] and [`decode`]; nothing else here knows
-//! it. Decoding never reads beyond the bytes received, and bytes left over are an error.
+//! The codec is postcard, behind the two functions [`encode`] and [`decode`]; nothing else outside of this folder
+//! knows it. Decoding never reads beyond the bytes received, and bytes left over are an error.
+
+mod large;
+mod taking;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use urpc_channel::Body;
+use urpc_channel::{Body, Large};
 
 use crate::error::{CallError, CallErrorKind, Executed};
 
@@ -23,8 +26,7 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, body: &mut Body) -> Resul
 
 #[cold]
 fn encode_large<T: Serialize + ?Sized>(value: &T, body: &mut Body) -> Result<(), String> {
-    let bytes = postcard::to_allocvec(value).map_err(|error| error.to_string())?;
-    *body = Body::from_vec(bytes);
+    *body = Body::Heap(large::encode(value).map_err(|error| error.to_string())?);
     Ok(())
 }
 
@@ -35,9 +37,23 @@ pub(crate) enum Undecodable {
     Surplus(usize),
 }
 
+/// Decodes all of `body`. What it had on the heap may be the value's now; nothing is left of it.
+#[inline]
+pub(crate) fn decode<T: DeserializeOwned>(body: &mut Body) -> Result<T, Undecodable> {
+    match body {
+        Body::Inline(bytes) => decode_slice(bytes.as_bytes()),
+        Body::Heap(large) => decode_large(std::mem::take(large)),
+    }
+}
+
+#[cold]
+fn decode_large<T: DeserializeOwned>(large: Large) -> Result<T, Undecodable> {
+    large::decode(large)
+}
+
 /// Decodes all of `bytes`.
 #[inline]
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Undecodable> {
+pub(crate) fn decode_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Undecodable> {
     match postcard::take_from_bytes(bytes) {
         Ok((value, [])) => Ok(value),
         Ok((_, rest)) => Err(Undecodable::Surplus(rest.len())),
@@ -173,15 +189,15 @@ mod tests {
     fn what_is_encoded_is_decoded_and_surplus_is_counted() {
         let mut body = Body::EMPTY;
         encode(&(2i64, "three"), &mut body).unwrap();
-        assert_eq!(decode(body.as_slice()), Ok((2i64, "three".to_string())));
-        assert_eq!(decode::<i64>(body.as_slice()), Err(Undecodable::Surplus(6)));
+        assert_eq!(decode(&mut body), Ok((2i64, "three".to_string())));
+        assert_eq!(decode::<i64>(&mut body), Err(Undecodable::Surplus(6)));
         encode(&vec![7u8; 1000], &mut body).unwrap();
-        assert_eq!(decode(body.as_slice()), Ok(vec![7u8; 1000]));
+        assert_eq!(decode(&mut body), Ok(vec![7u8; 1000]));
     }
 
     #[test]
     fn half_a_value_is_malformed() {
-        let decoded = decode::<(u8, u8)>(&[1]);
+        let decoded = decode_slice::<(u8, u8)>(&[1]);
         assert!(matches!(decoded, Err(Undecodable::Malformed(_))));
     }
 

@@ -1,10 +1,10 @@
 //! The second process of every measurement: the bench runs its own binary again, in a role.
 //!
-//! A child says one line when it is ready, and lives until its standard input is closed or it is
+//! A child says a line when it is ready, and lives until its standard input is closed or it is
 //! killed.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 
 use rustix::thread::CpuSet;
 
@@ -12,39 +12,61 @@ use rustix::thread::CpuSet;
 pub const ROLE: &str = "URPC_BENCH_ROLE";
 
 /// A process in a role; it ends with this value.
-pub struct Child(std::process::Child);
+pub struct Child {
+    process: std::process::Child,
+    said: BufReader<ChildStdout>,
+}
 
 impl Child {
     /// Starts this binary as `role`, and waits until it is ready.
     pub fn start(role: &str) -> Self {
         let exe = std::env::current_exe().expect("this binary has a path");
-        let mut child = Command::new(exe)
+        let mut process = Command::new(exe)
             .env(ROLE, role)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("this binary starts");
-        let mut line = String::new();
-        let said = BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line);
-        assert!(said.is_ok_and(|n| n > 0), "the child ended: role `{role}`");
-        Self(child)
+        let said = BufReader::new(process.stdout.take().expect("piped"));
+        let mut child = Self { process, said };
+        child.listen();
+        child
     }
 
-    /// Its process.
+    /// The next line it says.
+    pub fn listen(&mut self) -> String {
+        let mut line = String::new();
+        let said = self.said.read_line(&mut line);
+        assert!(said.is_ok_and(|n| n > 0), "the child has ended");
+        line.trim_end().to_owned()
+    }
+
+    /// Tells it a line.
+    pub fn tell(&mut self, line: &str) {
+        let stdin = self.process.stdin.as_mut().expect("piped");
+        writeln!(stdin, "{line}").expect("the child listens");
+    }
+
+    /// Tells it a line, and waits for what it says to that.
+    pub fn ask(&mut self, line: &str) -> String {
+        self.tell(line);
+        self.listen()
+    }
+
     pub fn id(&self) -> u32 {
-        self.0.id()
+        self.process.id()
     }
 
     /// Waits until it has ended by itself.
     pub fn wait(mut self) {
-        let _ = self.0.wait();
+        let _ = self.process.wait();
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

@@ -4,12 +4,15 @@
 
 pub mod around;
 pub mod base;
+pub mod bulk;
 pub mod callgrind;
 pub mod child;
 pub mod contest;
+pub mod crowd;
 pub mod curves;
 pub mod oneself;
 pub mod pair;
+pub mod process;
 pub mod report;
 pub mod shared;
 pub mod stopped;
@@ -23,6 +26,9 @@ pub fn played_a_role() -> bool {
     };
     let words: Vec<&str> = role.iter().map(String::as_str).collect();
     match words[..] {
+        ["bare", path, cpu] => bulk::bare_child(path, cpu),
+        ["crowd", name, count] => crowd::crowd_child(name, count),
+        ["echoes", name] => bulk::echo_child(name),
         ["raw", path, cpu] => base::raw_child(path, cpu),
         ["echo", name, cpu] => tokio::echo_child(name, cpu),
         ["handover", path, cpu, ping, socket] => base::handover_child(path, cpu, ping, socket),

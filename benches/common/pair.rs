@@ -10,7 +10,7 @@ use urpc::{Builder, Peer, Procedure, Runtime};
 use super::child::{Child, cpus, ready, until_told_to_end};
 
 /// A server that slept is lent processors first; then one of its own wakes, and takes over.
-const WARM_UP: Duration = Duration::from_millis(20);
+pub const WARM_UP: Duration = Duration::from_millis(20);
 
 /// What a typed call is measured with.
 #[urpc::service]
@@ -27,7 +27,7 @@ impl Calc for Sums {
 }
 
 /// `count` processors on the allowed CPUs, from CPU number `first` on.
-fn runtime(count: usize, first: usize) -> Builder {
+pub fn runtime(count: usize, first: usize) -> Builder {
     let cpus = cpus();
     let pins = (0..count).map(|i| cpus[(first + i) % cpus.len()]);
     Runtime::builder().processors(count).pin(pins)
@@ -35,6 +35,7 @@ fn runtime(count: usize, first: usize) -> Builder {
 
 /// The server's process. If it polls, its processors never rest.
 pub fn server_child(name: &str, processors: &str, polls: bool) {
+    super::process::raise_descriptor_limit(); // for many clients
     let mut builder = runtime(processors.parse().expect("a number"), 1);
     if polls {
         builder = builder.spin(Duration::MAX);

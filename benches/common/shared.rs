@@ -1,6 +1,6 @@
 //! A few words that two processes share: what the bases are measured with.
 //!
-//! The one file of the benches with unsafe code. Each word has a cache line of its own.
+//! Unsafe code of the benches is here and in `bulk.rs` only. Each word has a cache line of its own.
 
 use std::fs::File;
 use std::sync::atomic::AtomicU32;
@@ -14,28 +14,35 @@ const LINES: usize = 64;
 /// Words in a line.
 pub const WORDS: usize = LINE / size_of::<AtomicU32>();
 
+/// New memory of so many bytes, full of zeros, and the path by which a child can open it.
+pub fn create_memfd(bytes: usize) -> (File, String) {
+    let memfd = rustix::fs::memfd_create("urpc-bench", MemfdFlags::CLOEXEC).expect("a memfd");
+    let file = File::from(memfd);
+    file.set_len(bytes as u64).expect("room");
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
+    let path = format!("/proc/{}/fd/{fd}", std::process::id());
+    (file, path)
+}
+
+/// All of that memory.
+pub fn map(file: &File) -> MmapRaw {
+    MmapRaw::map_raw(file).expect("a mapping")
+}
+
 /// Shared memory of `LINES` lines.
 pub struct Shared(MmapRaw);
 
 impl Shared {
     /// New memory, full of zeros, and the path by which a child can open it.
     pub fn create() -> (Self, File, String) {
-        let memfd = rustix::fs::memfd_create("urpc-bench", MemfdFlags::CLOEXEC).expect("a memfd");
-        let file = File::from(memfd);
-        file.set_len((LINE * LINES) as u64).expect("room");
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
-        let path = format!("/proc/{}/fd/{fd}", std::process::id());
-        (
-            Self(MmapRaw::map_raw(&file).expect("a mapping")),
-            file,
-            path,
-        )
+        let (file, path) = create_memfd(LINE * LINES);
+        (Self(map(&file)), file, path)
     }
 
     /// The memory that the parent made.
     pub fn open(path: &str) -> Self {
         let file = File::options().read(true).write(true).open(path);
-        Self(MmapRaw::map_raw(&file.expect("the parent's memfd")).expect("a mapping"))
+        Self(map(&file.expect("the parent's memfd")))
     }
 
     /// The first word of a line.

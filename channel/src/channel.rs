@@ -17,7 +17,7 @@ mod attention;
 use crate::fate::{Closed, Fate};
 use crate::incoming::Incoming;
 use crate::layout::{FREED_AT, INLINE};
-use crate::message::{Arrived, Body, Head, Inline, Kind, Message, Sink};
+use crate::message::{Arrived, Body, Head, Kind, Large, Message, Sink};
 use crate::outbox::{Inbox, Outbox};
 use crate::outgoing::{Item, Outgoing, Sent, Wire};
 use crate::ring::Words;
@@ -194,8 +194,8 @@ impl Channel {
         }
         assert!(message.kind != Kind::Aborted, "Aborted is only received");
         let mut spent = 0;
-        if let Body::Heap(bytes) = &message.body {
-            if let Some(inline) = Inline::new(bytes) {
+        if let Body::Heap(large) = &message.body {
+            if let Some(inline) = large.inline() {
                 message.body = Body::Inline(inline);
             } else {
                 let answers = matches!(message.kind, Kind::Call | Kind::Reply | Kind::Failed);
@@ -204,7 +204,7 @@ impl Channel {
                 } else {
                     INLINE
                 };
-                let len = bytes.len();
+                let len = large.bytes.len();
                 if len > max {
                     return Err(SendError(message, Why::TooLarge { len, max }));
                 }
@@ -266,7 +266,7 @@ impl Channel {
             fn small(&mut self, head: Head, body: Arrived<'_>) {
                 self.0(head.with(body.into_body()));
             }
-            fn large(&mut self, head: Head, body: Vec<u8>) {
+            fn large(&mut self, head: Head, body: Large) {
                 self.0(head.with(Body::Heap(body)));
             }
         }
@@ -323,11 +323,35 @@ impl Channel {
         self.close();
     }
 
+    /// Slots of the peer's ring that have been taken, ever: pieces of large messages too, which are no messages yet.
+    #[inline]
+    pub fn taken(&self) -> u64 {
+        self.incoming.0.taken()
+    }
+
+    /// Whether a large message is half received: the peer is about to send more, if it has a processor.
+    #[inline]
+    pub fn is_receiving(&self) -> bool {
+        self.incoming.0.is_underway()
+    }
+
+    /// Slots published, ever.
+    #[inline]
+    pub fn published(&self) -> u64 {
+        self.outgoing.0.published()
+    }
+
     /// Whether [`receive`](Channel::receive) has something. May say yes while another thread is just
     /// receiving it.
     #[inline]
     pub fn has_incoming(&self) -> bool {
         self.glance().incoming
+    }
+
+    /// One look at the next slot, and at little else: for channels of which nothing is expected.
+    #[inline]
+    pub fn has_unread(&self) -> bool {
+        !self.forked() && self.incoming.0.has_more(&self.peer)
     }
 
     /// What a scan finds here: a look at the next slot and at a few words of our own, and nothing is written.

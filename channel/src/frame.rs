@@ -32,6 +32,8 @@ fn kind(code: u8) -> Option<Kind> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
     pub(crate) head: Head,
+    /// As [`Large::lead`](crate::Large::lead).
+    pub(crate) lead: u8,
     /// Bytes of the whole message.
     pub(crate) total: u32,
     /// Of the first byte of this piece in the message; 0 means that it is the first piece.
@@ -66,7 +68,7 @@ pub(crate) fn whole(head: &Head, len: u8) -> (u32, u64) {
 /// The slot of a piece.
 pub(crate) fn piece(piece: &Piece) -> Slot {
     let part = if piece.position == 0 { FIRST } else { MORE };
-    let (tag, word) = head_words(&piece.head, part, 0);
+    let (tag, word) = head_words(&piece.head, part, piece.lead);
     let place = u64::from(piece.offset) | u64::from(piece.len) << 32;
     let share = u64::from(piece.total) | u64::from(piece.position) << 32;
     Slot {
@@ -74,6 +76,12 @@ pub(crate) fn piece(piece: &Piece) -> Slot {
         word,
         payload: Payload::of_words([place, share]),
     }
+}
+
+/// Bytes of the pieces of a large message of `total` bytes: so many pieces that the receiver copies out while the
+/// sender still copies in, but none so small that its slot costs as much as its bytes.
+pub(crate) fn piece_of(total: u32) -> u32 {
+    (total / 8).next_multiple_of(LINE as u32).clamp(2048, PIECE)
 }
 
 /// The slot that takes call `id` back.
@@ -142,8 +150,9 @@ impl Frame {
         max_payload: u32,
     ) -> Result<Frame, Violation> {
         let id = head.id;
-        if part == WHOLE || len != 0 {
-            return Err(Violation::Length(len));
+        let lead = len;
+        if part == WHOLE || part == ABORT && lead != 0 || usize::from(lead) > INLINE {
+            return Err(Violation::Length(lead));
         }
         if part == ABORT {
             return Ok(Frame::Abort { id });
@@ -174,6 +183,7 @@ impl Frame {
         }
         Ok(Frame::Piece(Piece {
             head,
+            lead,
             total,
             position,
             offset,
@@ -219,6 +229,7 @@ mod tests {
         for position in [0, 49] {
             let part = Piece {
                 head: HEAD,
+                lead: 3,
                 total: 50,
                 position,
                 offset: 65472,

@@ -9,15 +9,17 @@ use crate::channel::Limits;
 use crate::end::End;
 use crate::frame::{self, Frame, Piece};
 use crate::layout::{FREED_AT, Geometry};
-use crate::message::{Arrived, Head, Kind, Sink};
+use crate::message::{Arrived, Head, Kind, Large, Sink};
 use crate::ring::{Consumer, Slot, SlotWords, Words, is_published};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::violation::Violation;
 
 #[derive(Debug)]
 pub(crate) struct Incoming {
     /// Where the holder will look next; for those who only ask whether there is something.
     next: AtomicU64,
+    /// Part of a large message has come. Written by the holder.
+    is_underway: AtomicBool,
     geometry: Geometry,
     limits: Limits,
     end: End<Receiver>,
@@ -26,7 +28,9 @@ pub(crate) struct Incoming {
 #[derive(Debug)]
 struct Receiver {
     consumer: Consumer,
-    /// A call and a reply may have the same id: each side numbers its own calls.
+    /// The one that grew last.
+    current: Option<Partial>,
+    /// The others. A call and a reply may have the same id: each side numbers its own calls.
     partials: HashMap<(Kind, u32), Partial>,
     /// Bytes of large messages that the peer has announced, ever.
     declared: u64,
@@ -36,7 +40,7 @@ struct Receiver {
 struct Partial {
     head: Head,
     total: u32,
-    bytes: Vec<u8>,
+    large: Large,
 }
 
 impl Incoming {
@@ -45,15 +49,28 @@ impl Incoming {
         let consumer = Consumer::new(geometry.slots);
         let end = End::new(Receiver {
             consumer,
+            current: None,
             partials: HashMap::new(),
             declared: 0,
         });
         Incoming {
             next: AtomicU64::new(0),
+            is_underway: AtomicBool::new(false),
             geometry,
             limits,
             end,
         }
+    }
+
+    /// Slots taken, ever.
+    #[inline(always)]
+    pub(crate) fn taken(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    /// Whether a part of a large message has come, and the rest not yet.
+    pub(crate) fn is_underway(&self) -> bool {
+        self.is_underway.load(Ordering::Relaxed)
     }
 
     /// One relaxed look at the next slot. Another thread's `receive` in progress can make it say yes for a slot
@@ -94,7 +111,9 @@ impl Incoming {
                 count += 1;
             } else {
                 match self.part(receiver, own, peer, &taken.copied(), sink) {
-                    Ok(whole) => count += usize::from(whole),
+                    // The sender may be waiting for its room.
+                    Ok(false) => receiver.consumer.tell(own),
+                    Ok(true) => count += 1,
                     Err(violation) => {
                         result = Err(violation);
                         break;
@@ -151,11 +170,13 @@ impl Incoming {
         let whole = match Frame::parse(slot, self.geometry.arena, self.limits.max_payload)? {
             Frame::Whole(_) => unreachable!("`frame::message` finds these"),
             Frame::Piece(piece) => self.add(receiver, own, peer, piece)?,
-            Frame::Abort { id } => Some((receiver.abort(id, own), Vec::new())),
+            Frame::Abort { id } => Some((receiver.abort(id, own), Large::default())),
         };
         let is_whole = whole.is_some();
-        if let Some((head, bytes)) = whole {
-            sink.large(head, bytes);
+        let is_underway = receiver.current.is_some() || !receiver.partials.is_empty();
+        self.is_underway.store(is_underway, Ordering::Relaxed);
+        if let Some((head, large)) = whole {
+            sink.large(head, large);
         }
         Ok(is_whole)
     }
@@ -167,22 +188,26 @@ impl Incoming {
         own: &impl Words,
         peer: &impl Words,
         piece: Piece,
-    ) -> Result<Option<(Head, Vec<u8>)>, Violation> {
+    ) -> Result<Option<(Head, Large)>, Violation> {
         let Piece {
             head,
+            lead,
             total,
             position,
             offset,
             len,
         } = piece;
-        let key = (head.kind, head.id);
+        let is_known = receiver.take_up(&head);
         if position == 0 {
-            self.begin(receiver, own, head, total)?;
+            if is_known {
+                return Err(Violation::Repeated(head.id));
+            }
+            self.begin(receiver, own, head, lead, total)?;
         }
-        let Some(partial) = receiver.partials.get_mut(&key) else {
+        let Some(partial) = receiver.current.as_mut().filter(|p| p.is_of(&head)) else {
             return Err(Violation::Orphan(head.id));
         };
-        let (expected, expected_total) = (partial.bytes.len() as u32, partial.total);
+        let (expected, expected_total) = (partial.large.bytes.len() as u32, partial.total);
         if (position, total) != (expected, expected_total) {
             return Err(Violation::Position {
                 id: head.id,
@@ -195,13 +220,13 @@ impl Incoming {
         peer.copy_out(
             self.geometry.arena_at() + offset as usize,
             len as usize,
-            &mut partial.bytes,
+            &mut partial.large.bytes,
         );
-        if (partial.bytes.len() as u32) < total {
+        if (partial.large.bytes.len() as u32) < total {
             return Ok(None);
         }
-        let whole = receiver.partials.remove(&key);
-        Ok(whole.map(|Partial { head, bytes, .. }| (head, bytes)))
+        let whole = receiver.current.take();
+        Ok(whole.map(|Partial { head, large, .. }| (head, large)))
     }
 
     fn begin(
@@ -209,11 +234,10 @@ impl Incoming {
         receiver: &mut Receiver,
         own: &impl Words,
         head: Head,
+        lead: u8,
         total: u32,
     ) -> Result<(), Violation> {
-        if receiver.partials.contains_key(&(head.kind, head.id)) {
-            return Err(Violation::Repeated(head.id));
-        }
+        receiver.put_aside();
         if receiver.partials.len() >= 2 * self.limits.calls as usize {
             return Err(Violation::Partials(receiver.partials.len()));
         }
@@ -229,24 +253,60 @@ impl Incoming {
         }
         receiver.declared += u64::from(total);
         let bytes = Vec::with_capacity(total as usize);
-        receiver
-            .partials
-            .insert((head.kind, head.id), Partial { head, total, bytes });
+        let large = Large { bytes, lead };
+        receiver.current = Some(Partial { head, total, large });
         Ok(())
     }
 }
 
+impl Partial {
+    fn is_of(&self, head: &Head) -> bool {
+        (self.head.kind, self.head.id) == (head.kind, head.id)
+    }
+}
+
 impl Receiver {
+    /// Makes the message of `head` the current one. False if nothing of it has come yet.
+    fn take_up(&mut self, head: &Head) -> bool {
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|current| current.is_of(head))
+        {
+            return true;
+        }
+        if self.partials.is_empty() {
+            return false; // the usual case, for which nothing is hashed
+        }
+        let Some(partial) = self.partials.remove(&(head.kind, head.id)) else {
+            return false;
+        };
+        self.put_aside();
+        self.current = Some(partial);
+        true
+    }
+
+    fn put_aside(&mut self) {
+        if let Some(partial) = self.current.take() {
+            let key = (partial.head.kind, partial.head.id);
+            self.partials.insert(key, partial);
+        }
+    }
+
     /// Drops what has come of call `id`. There may be nothing: then it was withdrawn before its first piece.
     fn abort(&mut self, id: u32, own: &impl Words) -> Head {
-        if let Some(partial) = self.partials.remove(&(Kind::Call, id)) {
-            own.add(FREED_AT, partial.total.into());
-        }
-        Head {
-            kind: Kind::Aborted,
+        let mut head = Head {
+            kind: Kind::Call,
             id,
             procedure: 0,
             deadline_ms: 0,
+        };
+        if self.take_up(&head)
+            && let Some(partial) = self.current.take()
+        {
+            own.add(FREED_AT, partial.total.into());
         }
+        head.kind = Kind::Aborted;
+        head
     }
 }

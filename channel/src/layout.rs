@@ -23,7 +23,7 @@
 //!
 //! | word | bits 0–31 | 32–39 | 40–47 | 48–63 |
 //! | --- | --- | --- | --- | --- |
-//! | 0 | sequence: the slot's index + 1 | kind, part | bytes inline | procedure or status |
+//! | 0 | sequence: the slot's index + 1 | kind, part | bytes inline; or how many at the end come first | procedure or status |
 //! | 1 | id | deadline in ms (32–63) | | |
 //! | 2–7 | payload; or, of a large message, word 2: offset and length in the arena, word 3: total length and position | | | |
 //!

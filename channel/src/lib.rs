@@ -15,6 +15,7 @@
 //! - `channel`: all of it together.
 
 mod arena;
+mod buffers;
 mod channel;
 mod end;
 mod fate;
@@ -34,10 +35,11 @@ mod violation;
 mod wakes;
 mod window;
 
+pub use buffers::{keep_buffer, let_go_of_buffers, take_buffer};
 pub use channel::{Channel, Glance, Limits, SendError, Why};
 pub use fate::Closed;
 pub use layout::{BadGeometry, Geometry};
-pub use message::{Arrived, Body, Head, Inline, Kind, Message, Sink};
+pub use message::{Arrived, Body, Head, Inline, Kind, Large, Message, Sink};
 pub use outbox::{GrantWords, Inbox, Outbox, OwnPage, PeerPage};
 pub use outgoing::Sent;
 pub use region::{Birthmark, forked};

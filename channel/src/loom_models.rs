@@ -14,7 +14,7 @@ use crate::fate::Fate;
 use crate::frame::{self, Frame};
 use crate::incoming::Incoming;
 use crate::layout::*;
-use crate::message::{Arrived, Body, Head, InRing, Inline, Kind, Message, Payload, Sink};
+use crate::message::{Arrived, Body, Head, InRing, Inline, Kind, Large, Message, Payload, Sink};
 use crate::outgoing::{Item, Outgoing, Sent, Wire};
 use crate::ring::{Consumer, Producer, SlotWords, Words};
 use crate::window::Window;
@@ -102,7 +102,7 @@ impl Sink for Ids {
     fn small(&mut self, head: Head, _: Arrived<'_>) {
         self.0.push(head.id);
     }
-    fn large(&mut self, head: Head, _: Vec<u8>) {
+    fn large(&mut self, head: Head, _: Large) {
         panic!("{head:?}: no large payload in these models");
     }
 }

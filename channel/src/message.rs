@@ -106,7 +106,30 @@ pub enum Body {
     /// At most 48 bytes.
     Inline(Inline),
     /// More. (48 or fewer are sent as if they were inline.)
-    Heap(Vec<u8>),
+    Heap(Large),
+}
+
+/// The bytes of a large message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Large {
+    /// The bytes, as they cross.
+    pub bytes: Vec<u8>,
+    /// So many of them, at the end, are meant to be read first. The channel only carries this number, of a peer's
+    /// it is a claim. (So what is large can lie at the start of a vector, and become the receiver's as it is.)
+    pub lead: u8,
+}
+
+impl From<Vec<u8>> for Large {
+    fn from(bytes: Vec<u8>) -> Large {
+        Large { bytes, lead: 0 }
+    }
+}
+
+impl Large {
+    /// As one that may cross in a slot, if it is small and read from its start.
+    pub(crate) fn inline(&self) -> Option<Inline> {
+        (self.lead == 0).then(|| Inline::new(&self.bytes))?
+    }
 }
 
 /// Up to 48 bytes, in place.
@@ -187,7 +210,7 @@ pub trait Sink {
     fn small(&mut self, head: Head, body: Arrived<'_>);
 
     /// One that came in pieces, or of which the rest was withdrawn ([`Kind::Aborted`]).
-    fn large(&mut self, head: Head, body: Vec<u8>);
+    fn large(&mut self, head: Head, body: Large);
 }
 
 /// The bytes of a small message that has just come in. They still lie in the ring, where the peer may change them
@@ -223,8 +246,8 @@ impl Arrived<'_> {
     /// Puts the bytes in the place of `body`'s.
     #[inline(always)]
     pub fn read_into(self, body: &mut Body) {
-        if let Body::Heap(bytes) = body {
-            drop_heap(bytes);
+        if let Body::Heap(large) = body {
+            drop_heap(large);
             *body = Body::EMPTY;
         }
         if let Body::Inline(inline) = body {
@@ -244,8 +267,8 @@ impl Arrived<'_> {
 
 /// Out of the way of those that have none.
 #[cold]
-fn drop_heap(bytes: &mut Vec<u8>) {
-    drop(std::mem::take(bytes));
+fn drop_heap(large: &mut Large) {
+    drop(std::mem::take(large));
 }
 
 impl std::fmt::Debug for Inline {
@@ -263,8 +286,8 @@ impl Body {
     pub fn clear(&mut self) {
         match self {
             Body::Inline(inline) => inline.len = 0,
-            Body::Heap(bytes) => {
-                drop_heap(bytes);
+            Body::Heap(large) => {
+                drop_heap(large);
                 *self = Body::EMPTY;
             }
         }
@@ -296,13 +319,13 @@ impl Body {
     /// A copy of `bytes`; allocates only for more than 48.
     #[inline]
     pub fn from_slice(bytes: &[u8]) -> Body {
-        Inline::new(bytes).map_or_else(|| Body::Heap(bytes.to_vec()), Body::Inline)
+        Inline::new(bytes).map_or_else(|| Body::Heap(bytes.to_vec().into()), Body::Inline)
     }
 
     /// `bytes` themselves, or a copy if they are 48 or fewer.
     #[inline]
     pub fn from_vec(bytes: Vec<u8>) -> Body {
-        Inline::new(&bytes).map_or_else(|| Body::Heap(bytes), Body::Inline)
+        Inline::new(&bytes).map_or_else(|| Body::Heap(bytes.into()), Body::Inline)
     }
 
     /// The bytes.
@@ -310,7 +333,7 @@ impl Body {
     pub fn as_slice(&self) -> &[u8] {
         match self {
             Body::Inline(inline) => inline.as_bytes(),
-            Body::Heap(bytes) => bytes,
+            Body::Heap(large) => &large.bytes,
         }
     }
 
@@ -319,7 +342,7 @@ impl Body {
     #[inline]
     pub fn window_bytes(&self) -> usize {
         match self {
-            Body::Heap(bytes) if bytes.len() > INLINE => bytes.len(),
+            Body::Heap(large) if large.bytes.len() > INLINE => large.bytes.len(),
             _ => 0,
         }
     }

@@ -22,11 +22,12 @@
 use std::collections::VecDeque;
 
 use crate::arena::Arena;
+use crate::buffers::keep_buffer;
 use crate::end::{End, Held};
 use crate::fate::Fate;
 use crate::frame::{self, Piece};
 use crate::layout::Geometry;
-use crate::message::{Body, Head, Inline, Kind, Message};
+use crate::message::{Body, Head, Inline, Kind, Large, Message};
 use crate::ring::{Producer, Slot, Words};
 use crate::sync::{AtomicBool, AtomicU64, HandOver, Ordering, fence};
 use crate::violation::Violation;
@@ -79,15 +80,15 @@ struct Sender {
     piece: u32,
     /// Keeps its buffer, so that staging allocates nothing once warm.
     small: VecDeque<Item>,
-    large: VecDeque<Large>,
+    large: VecDeque<Leaving>,
     goodbye: Option<Message>,
     answers: u64,
 }
 
 #[derive(Debug)]
-struct Large {
+struct Leaving {
     head: Head,
-    bytes: Vec<u8>,
+    large: Large,
     sent: u32,
 }
 
@@ -297,7 +298,7 @@ impl Sender {
                 id,
                 procedure,
                 deadline_ms,
-                body: Body::Heap(bytes),
+                body: Body::Heap(large),
             }) => {
                 let head = Head {
                     kind,
@@ -305,9 +306,9 @@ impl Sender {
                     procedure,
                     deadline_ms,
                 };
-                self.large.push_back(Large {
+                self.large.push_back(Leaving {
                     head,
-                    bytes,
+                    large,
                     sent: 0,
                 });
             }
@@ -375,17 +376,17 @@ impl Sender {
 
     /// What tells the peer that call `id` is withdrawn. Drops what has not been sent of it.
     fn withdraw(&mut self, id: u32, window: &Window) -> Slot {
-        let is_it = |large: &Large| large.head.kind == Kind::Call && large.head.id == id;
+        let is_it = |large: &Leaving| large.head.kind == Kind::Call && large.head.id == id;
         match self
             .large
             .iter()
             .position(is_it)
             .and_then(|at| self.large.remove(at))
         {
-            Some(large) => {
-                if large.sent == 0 {
+            Some(leaving) => {
+                if leaving.sent == 0 {
                     // The peer never heard of these bytes, so it will not free them.
-                    window.forget(large.bytes.len());
+                    window.forget(leaving.large.bytes.len());
                 }
                 frame::abort(id)
             }
@@ -409,36 +410,40 @@ impl Sender {
         if !self.has_room(wire.peer)? {
             return Ok(false);
         }
-        let Some(large) = self.large.front() else {
+        let Some(leaving) = self.large.front() else {
             return Ok(true);
         };
-        let (total, position) = (large.bytes.len() as u32, large.sent);
-        let len = (total - position).min(self.piece);
+        let (total, position) = (leaving.large.bytes.len() as u32, leaving.sent);
+        let len = (total - position).min(frame::piece_of(total).min(self.piece));
         let mut block = self.arena.take(self.producer.next(), len);
         if block.is_none() {
             self.refresh(wire.peer)?;
             block = self.arena.take(self.producer.next(), len);
         }
-        let (Some(offset), Some(mut large)) = (block, self.large.pop_front_if(|_| block.is_some()))
+        let (Some(offset), Some(mut leaving)) =
+            (block, self.large.pop_front_if(|_| block.is_some()))
         else {
             return Ok(false);
         };
         if position == 0 {
-            wire.window.declare(large.bytes.len());
+            wire.window.declare(total as usize);
         }
-        let bytes = &large.bytes[position as usize..(position + len) as usize];
+        let bytes = &leaving.large.bytes[position as usize..(position + len) as usize];
         wire.own.copy_in(self.arena_at + offset as usize, bytes);
         let piece = Piece {
-            head: large.head,
+            head: leaving.head,
+            lead: leaving.large.lead,
             total,
             position,
             offset,
             len,
         };
         self.put(wire, &frame::piece(&piece));
-        large.sent += len;
-        if large.sent < total {
-            self.large.push_back(large);
+        leaving.sent += len;
+        if leaving.sent < total {
+            self.large.push_back(leaving);
+        } else {
+            keep_buffer(leaving.large.bytes);
         }
         Ok(true)
     }

@@ -473,7 +473,7 @@ fn what_is_too_large_comes_back_untouched() {
 fn a_short_body_on_the_heap_travels_in_its_slot() {
     let (a, b) = pair(&Geometry::default(), SMALL_WINDOW);
     let mut short = call(1, b"");
-    short.body = Body::Heap(vec![7; 48]);
+    short.body = Body::Heap(vec![7; 48].into());
     assert_eq!(short.body.window_bytes(), 0);
     assert_eq!(a.send(short).expect("open"), Sent::Published);
     assert!(matches!(drain(&b)[0].body, Body::Inline(_)));

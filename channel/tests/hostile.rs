@@ -15,6 +15,7 @@ const LIMITS: Limits = Limits {
 };
 const FIRST: u8 = 0x80;
 const MORE: u8 = 0x40;
+const ABORT: u8 = 0xc0;
 const CALL: u8 = 1;
 
 /// Publishes a slot by hand.
@@ -94,8 +95,10 @@ fn more_bytes_than_a_slot_has_are_a_violation() {
         verdict(|h| write(h, 0, CALL, 49, &[])),
         Violation::Length(49)
     );
-    let with_inline = verdict(|h| write(h, 0, FIRST | CALL, 1, &[1, two(0, 64), two(64, 0)]));
-    assert_eq!(with_inline, Violation::Length(1));
+    let first = verdict(|h| write(h, 0, FIRST | CALL, 49, &[1, two(0, 64), two(64, 0)]));
+    assert_eq!(first, Violation::Length(49));
+    let abort = verdict(|h| write(h, 0, ABORT | CALL, 1, &[1]));
+    assert_eq!(abort, Violation::Length(1));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
-use urpc_channel::{Arrived, Body, Head, Kind, Sink};
+use urpc_channel::{Arrived, Body, Head, Kind, Large, Sink};
 
 use super::Binding;
 use crate::entry::Delivery;
@@ -157,7 +157,7 @@ impl Sink for Sorter<'_> {
     }
 
     #[cold]
-    fn large(&mut self, head: Head, body: Vec<u8>) {
+    fn large(&mut self, head: Head, body: Large) {
         let body = Body::Heap(body);
         match head.kind {
             Kind::Reply => {

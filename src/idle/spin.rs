@@ -15,10 +15,9 @@ use std::time::{Duration, Instant};
 use urpc_executor::Worker;
 
 use crate::binding::Binding;
-use crate::idle::scan_one;
+use crate::idle::{LOOKS_PER_SILENT, List, scan_one};
 use crate::node::Node;
 use crate::spare;
-use crate::wire::Nanos;
 
 /// Looks at the rings between two looks at what other threads of this process do, with a pause: looking is
 /// all that a message waits for.
@@ -86,13 +85,16 @@ impl Node {
             return Spun::Tired(None);
         }
         let tireless = bound == Duration::MAX;
-        let bindings = self.local_bindings();
+        let bindings = self.lively();
         let news = NEWS.replace(News::Nothing);
         if news == News::Rang {
             HALVINGS.set(0);
         }
-        let expects = || news != News::Nothing || bindings.iter().any(|b| b.outstanding());
-        if !tireless && (bindings.is_empty() || !expects()) || self.must_act(&bindings, tireless) {
+        let expects = || {
+            let busy = |b: &Arc<Binding>| b.outstanding() || b.channel.is_receiving();
+            news != News::Nothing || bindings.iter().any(busy)
+        };
+        if !tireless && !expects() || self.must_act(&bindings, tireless) {
             return Spun::Tired(None);
         }
         let spun = self.scan_through(worker, bound, tireless, &bindings);
@@ -107,7 +109,7 @@ impl Node {
         worker: &Worker,
         bound: Duration,
         tireless: bool,
-        bindings: &Rc<Vec<Arc<Binding>>>,
+        bindings: &List,
     ) -> Spun {
         let mut since = None;
         let mut looks = 0;
@@ -119,13 +121,13 @@ impl Node {
             if looks % LOOKS_PER_PAUSE != 0 {
                 continue;
             }
-            if worker.has_work() {
+            if worker.has_work() || looks % LOOKS_PER_SILENT == 0 && self.scan_silent() {
                 return Spun::Found;
             }
             std::hint::spin_loop();
             if looks % LOOKS_PER_CLOCK == 0 {
-                // A binding may be new, or gone.
-                if !Rc::ptr_eq(bindings, &self.local_bindings()) {
+                // A binding may be new, or gone, or lively now.
+                if !Rc::ptr_eq(bindings, &self.lively()) {
                     return Spun::Found;
                 }
                 let now = Instant::now();
@@ -137,11 +139,13 @@ impl Node {
                 {
                     return Spun::Found; // the worker fires it
                 }
-                self.expire(Nanos::coarse());
-                bindings.iter().for_each(|b| b.tell_drained());
+                self.tick();
                 spare::let_go_if_in_the_way();
                 let begun = *since.get_or_insert(now);
-                let spent = now - begun >= budget(bound, HALVINGS.get());
+                // Of a large message the rest comes as fast as it can be copied.
+                let receives = bindings.iter().any(|b| b.channel.is_receiving());
+                let halvings = if receives { 0 } else { HALVINGS.get() };
+                let spent = now - begun >= budget(bound, halvings);
                 if self.must_act(bindings, tireless) || spent && !tireless {
                     return Spun::Tired(since);
                 }

@@ -9,6 +9,8 @@ pub mod child;
 pub mod contest;
 #[path = "../../common/pair.rs"]
 pub mod pair;
+#[path = "../../common/process.rs"]
+pub mod process;
 #[path = "../../common/report.rs"]
 pub mod report;
 #[path = "../../common/shared.rs"]

@@ -1,0 +1,65 @@
+//! Buffers of large messages, used again: what a thread encodes into, until the last piece is on its way.
+//!
+//! So a warm call touches no fresh pages. A thread keeps few, of what it has sent; and it frees them when it rests for
+//! the second time since it needed one.
+
+use std::cell::{Cell, RefCell};
+
+/// Buffers a thread keeps: as many large calls at a time as make sense.
+const MOST: usize = 4;
+/// Bytes they have together at most.
+const BYTES: usize = 8 << 20;
+
+thread_local! {
+    static KEPT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    /// One has been kept since the last rest.
+    static IN_USE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// An empty buffer: the one that was kept last, if there is one.
+#[must_use]
+pub fn take_buffer() -> Vec<u8> {
+    let last = KEPT.try_with(|kept| kept.borrow_mut().pop());
+    last.ok().flatten().unwrap_or_default()
+}
+
+/// Keeps a buffer whose bytes are done with, if there is room for it.
+pub fn keep_buffer(mut buffer: Vec<u8>) {
+    buffer.clear();
+    let _ = KEPT.try_with(|kept| {
+        let mut kept = kept.borrow_mut();
+        let bytes: usize = kept.iter().map(Vec::capacity).sum();
+        if kept.len() < MOST && bytes + buffer.capacity() <= BYTES {
+            kept.push(buffer);
+        }
+    });
+    IN_USE.set(true);
+}
+
+/// This thread goes to rest: frees what it keeps, if it has not used any of it since it did so last.
+pub fn let_go_of_buffers() {
+    if !IN_USE.replace(false) {
+        let _ = KEPT.try_with(|kept| kept.take());
+    }
+}
+
+#[cfg(all(test, not(urpc_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_comes_back_empty_and_what_is_kept_is_bounded() {
+        keep_buffer(vec![1; 1000]);
+        let buffer = take_buffer();
+        assert!(buffer.is_empty() && buffer.capacity() >= 1000);
+        keep_buffer(Vec::with_capacity(BYTES + 1));
+        assert_eq!(take_buffer().capacity(), 0);
+        (0..2 * MOST).for_each(|_| keep_buffer(vec![1; 10]));
+        let kept = (0..2 * MOST).filter(|_| take_buffer().capacity() > 0);
+        assert_eq!(kept.count(), MOST);
+        keep_buffer(buffer);
+        let_go_of_buffers();
+        let_go_of_buffers();
+        assert_eq!(take_buffer().capacity(), 0);
+    }
+}

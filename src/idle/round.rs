@@ -1,0 +1,155 @@
+//! Whom a thread looks at: the lively channels each time, the silent ones in turn.
+//!
+//! A look at a silent channel costs as much as one at a lively channel: a few cache lines. So where there are many
+//! channels, each thread has a short list of those in which it lately found something, or through which it called,
+//! and looks at one of the others now and then. So scanning costs what the activity is worth, not what the number of
+//! clients is; and nothing is written for it but this thread's own list.
+//!
+//! **Nothing depends on which list a channel is in.** The look before a rest, after the announcement and its fence, is
+//! at all channels; until then each is looked at once in a round, and what it has to tell is heard so much later.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::scan_one;
+use crate::binding::Binding;
+use crate::node::Node;
+
+/// So few channels are looked at each time, whether they are lively or not.
+pub(crate) const FEW: usize = 2;
+/// Lively channels of a thread at most.
+const LIVELY: usize = 16;
+/// Looks at the lively channels for one at a silent channel: that costs about as much as some of these.
+pub(crate) const LOOKS_PER_SILENT: u32 = 64;
+/// Scans, each of which is for the sake of a task or a message, for one look at a silent channel.
+const SCANS_PER_SILENT: u32 = 16;
+
+/// The channels that a thread knows of.
+pub(crate) type List = Rc<Vec<Arc<Binding>>>;
+
+/// See the [module's documentation](self).
+#[derive(Default)]
+pub(crate) struct Round {
+    pub(crate) all: List,
+    /// The very list `all` where that is short.
+    lively: List,
+    /// For each lively one: what had come in at the end of the last round.
+    seen: Vec<u64>,
+    /// Which of all is looked at next.
+    next: usize,
+    /// Since the last one.
+    scans: u32,
+}
+
+impl Round {
+    /// There are others now.
+    pub(crate) fn renew(&mut self, all: Vec<Arc<Binding>>) {
+        self.all = Rc::new(all);
+        if self.all.len() <= FEW {
+            self.lively = Rc::clone(&self.all);
+        } else {
+            let open = |binding: &&Arc<Binding>| !binding.is_closed();
+            self.lively = Rc::new(self.lively.iter().filter(open).cloned().collect());
+            self.look_back();
+        }
+    }
+
+    fn has_silent(&self) -> bool {
+        !Rc::ptr_eq(&self.all, &self.lively)
+    }
+
+    /// Puts a channel on the short list. If that is full, the first half of it goes.
+    fn enliven(&mut self, binding: &Arc<Binding>) {
+        if !self.has_silent() || self.lively.iter().any(|other| Arc::ptr_eq(other, binding)) {
+            return;
+        }
+        let mut lively = self.lively.to_vec();
+        if lively.len() == LIVELY {
+            lively.drain(..LIVELY / 2);
+            self.seen.drain(..LIVELY / 2);
+        }
+        lively.push(Arc::clone(binding));
+        self.seen.push(u64::MAX);
+        self.lively = Rc::new(lively);
+    }
+
+    /// Notes what has come in so far.
+    fn look_back(&mut self) {
+        self.seen = self
+            .lively
+            .iter()
+            .map(|other| other.channel.taken())
+            .collect();
+    }
+
+    /// The channel whose turn it is, if any are silent. At the end of a round, those leave the short list of which
+    /// nothing has come in since the one before, and nothing is expected.
+    fn turn(&mut self) -> Option<(List, usize)> {
+        if !self.has_silent() {
+            return None;
+        }
+        if self.next >= self.all.len() {
+            self.next = 0;
+            let stays = |(other, seen): &(&Arc<Binding>, &u64)| {
+                **seen != other.channel.taken() || other.outstanding() || other.wants_attention()
+            };
+            let lively = self.lively.iter().zip(&self.seen).filter(stays);
+            let lively: Vec<_> = lively.map(|(other, _)| Arc::clone(other)).collect();
+            if lively.len() < self.lively.len() {
+                self.lively = Rc::new(lively);
+            }
+            self.look_back();
+        }
+        let turn = self.next;
+        self.next += 1;
+        Some((Rc::clone(&self.all), turn))
+    }
+}
+
+impl Node {
+    /// The channels that are looked at each time.
+    pub(crate) fn lively(&self) -> List {
+        self.with_round(|round| Rc::clone(&round.lively))
+    }
+
+    /// This thread expects something from this peer.
+    #[cold]
+    pub(crate) fn enliven(&self, binding: &Arc<Binding>) {
+        self.with_round(|round| round.enliven(binding));
+    }
+
+    /// Looks at a silent channel. True if something came in.
+    pub(crate) fn scan_silent(&self) -> bool {
+        let Some((all, turn)) = self.with_round(Round::turn) else {
+            return false;
+        };
+        let binding = &all[turn];
+        binding.channel.has_unread() && self.scan_and_enliven(binding)
+    }
+
+    /// The same, for one of several scans.
+    pub(crate) fn scan_silent_sometimes(&self) -> bool {
+        let is_time = self.with_round(|round| {
+            round.scans += 1;
+            round.scans % SCANS_PER_SILENT == 0
+        });
+        is_time && self.scan_silent()
+    }
+
+    #[cold]
+    fn scan_and_enliven(&self, binding: &Arc<Binding>) -> bool {
+        self.enliven(binding);
+        scan_one(binding)
+    }
+
+    /// Sees to all that is to be done for silent channels besides receiving, which is not urgent.
+    pub(super) fn tend_silent(&self) {
+        for binding in self.local_bindings().iter() {
+            binding.tell_drained();
+            // A peer that sleeps on something of ours has to be seen to by name.
+            if binding.wants_attention() || binding.channel.staged() {
+                self.enliven(binding);
+            }
+        }
+    }
+}
