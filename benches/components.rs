@@ -20,7 +20,7 @@ use common::pair::Pair;
 use common::report::{Args, Base, Figure, Report, median};
 use common::table::Table;
 use urpc_channel::{
-    Arrived, Body, Channel, Geometry, Head, Inbox, Kind, Limits, Outbox, Sent, Sink,
+    Arrived, Body, Channel, Geometry, Head, Inbox, Kind, Large, Limits, Outbox, Sent, Sink,
 };
 
 /// Messages that are in a ring at a time, and how often it is filled so.
@@ -200,8 +200,8 @@ impl Sink for Last {
         body.read_into(&mut self.0);
     }
 
-    fn large(&mut self, _: Head, body: Vec<u8>) {
-        self.0 = Body::from_vec(body);
+    fn large(&mut self, _: Head, body: Large) {
+        self.0 = Body::Heap(body);
     }
 }
 
