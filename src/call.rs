@@ -411,7 +411,10 @@ impl RawCall {
         let (binding, id) = (self.peer().binding(), self.id);
         note!(Resume, binding, id);
         let result = binding.pending.look(id, |answer| match answer {
-            Ok(body) => wire::decode(body.as_slice()).map_err(undecodable),
+            Ok(body) => {
+                let nesting = binding.node.config.caps.nesting;
+                wire::decode(body.as_slice(), nesting).map_err(undecodable)
+            }
             Err(error) => Err(error.clone()),
         });
         // Should that have panicked, `leave` is called with the answer still there.

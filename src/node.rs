@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle as Thread;
 use std::time::Duration;
 
+use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior};
 use urpc_channel::{Birthmark, OwnPage};
 use urpc_donate::policy::Policy;
 use urpc_donate::{Affinity, Presence, Seat};
@@ -24,6 +25,8 @@ use crate::discipline::MakeDiscipline;
 use crate::error::{Error, Result};
 use crate::keeper::{self, Keeper};
 use crate::landing;
+use crate::limits::Caps;
+use crate::quota::Quota;
 use crate::spare;
 use crate::stats::{Counters, Stats};
 use crate::wire::Nanos;
@@ -52,6 +55,9 @@ pub(crate) struct Config {
     pub(crate) policy: Arc<dyn Policy>,
     /// Every call is urgent.
     pub(crate) urgent: bool,
+    pub(crate) caps: Caps,
+    /// Other processes of the same user are kept out of this one's memory.
+    pub(crate) undumpable: bool,
 }
 
 /// See the [module's documentation](self).
@@ -72,6 +78,7 @@ pub(crate) struct Node {
     pub(crate) seats: Box<[Seat]>,
     pub(crate) bell: Bell,
     pub(crate) keeper: Keeper,
+    pub(crate) quota: Arc<Quota>,
     /// By a key that is never used again: an event that comes late names nobody else.
     bindings: Mutex<BTreeMap<u64, Arc<Binding>>>,
     next_key: AtomicU64,
@@ -108,17 +115,23 @@ struct Local {
 
 impl Node {
     /// A running node: its keeper is started, its processors wait for work.
-    pub(crate) fn start(config: Config) -> Result<Arc<Self>> {
+    pub(crate) fn start(mut config: Config) -> Result<Arc<Self>> {
         let processors = config.processors;
         let cpus = urpc_donate::allowed_cpus();
         let failed = |error| Error::system("start a runtime", error);
+        let descriptors = getrlimit(Resource::Nofile).current;
+        let descriptors = descriptors.map_or(usize::MAX, |n| n as usize);
+        config.caps = config.caps.within(descriptors);
+        if config.undumpable {
+            set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| failed(e.into()))?;
+        }
         let page = OwnPage::create().map_err(failed)?;
         page.word(page::PROCESSORS)
             .store(processors as u32, Ordering::Relaxed);
         page.word(page::UNHELD)
             .store(processors as u32, Ordering::Relaxed);
         let birthmark = Birthmark::take().map_err(failed)?;
-        let keeper = Keeper::new().map_err(failed)?;
+        let keeper = Keeper::new(config.caps).map_err(failed)?;
         let bell = keeper.new_bell().map_err(failed)?;
         let node = Arc::new_cyclic(|me: &Weak<Node>| Self {
             me: me.clone(),
@@ -132,6 +145,7 @@ impl Node {
             seats: (0..processors).map(|_| Seat::new()).collect(),
             bell,
             keeper,
+            quota: Arc::new(Quota::new(config.caps)),
             bindings: Mutex::default(),
             next_key: AtomicU64::new(0),
             version: AtomicU64::new(1),
@@ -303,6 +317,7 @@ impl Node {
             return; // it was never added
         }
         self.version.fetch_add(1, Ordering::Release);
+        binding.holding.close();
         *lock(&self.past) += binding.stats();
         self.bell.remove(&binding.socket);
         self.keeper.unwatch_peer(binding);

@@ -36,7 +36,10 @@ struct Receiver {
 struct Partial {
     head: Head,
     total: u32,
-    bytes: Vec<u8>,
+    /// Bytes that have come.
+    come: u32,
+    /// These bytes; `None` if the sink does not want them.
+    bytes: Option<Vec<u8>>,
 }
 
 impl Incoming {
@@ -150,8 +153,8 @@ impl Incoming {
     ) -> Result<bool, Violation> {
         let whole = match Frame::parse(slot, self.geometry.arena, self.limits.max_payload)? {
             Frame::Whole(_) => unreachable!("`frame::message` finds these"),
-            Frame::Piece(piece) => self.add(receiver, own, peer, piece)?,
-            Frame::Abort { id } => Some((receiver.abort(id, own), Vec::new())),
+            Frame::Piece(piece) => self.add(receiver, own, peer, piece, sink)?,
+            Frame::Abort { id } => Some((receiver.abort(id, own, sink), Vec::new())),
         };
         let is_whole = whole.is_some();
         if let Some((head, bytes)) = whole {
@@ -167,6 +170,7 @@ impl Incoming {
         own: &impl Words,
         peer: &impl Words,
         piece: Piece,
+        sink: &mut impl Sink,
     ) -> Result<Option<(Head, Vec<u8>)>, Violation> {
         let Piece {
             head,
@@ -177,12 +181,12 @@ impl Incoming {
         } = piece;
         let key = (head.kind, head.id);
         if position == 0 {
-            self.begin(receiver, own, head, total)?;
+            self.begin(receiver, own, head, total, sink)?;
         }
         let Some(partial) = receiver.partials.get_mut(&key) else {
             return Err(Violation::Orphan(head.id));
         };
-        let (expected, expected_total) = (partial.bytes.len() as u32, partial.total);
+        let (expected, expected_total) = (partial.come, partial.total);
         if (position, total) != (expected, expected_total) {
             return Err(Violation::Position {
                 id: head.id,
@@ -192,16 +196,24 @@ impl Incoming {
                 expected_total,
             });
         }
-        peer.copy_out(
-            self.geometry.arena_at() + offset as usize,
-            len as usize,
-            &mut partial.bytes,
-        );
-        if (partial.bytes.len() as u32) < total {
+        partial.come += len; // `frame` has checked that it ends within the total
+        if let Some(bytes) = &mut partial.bytes {
+            make_room(bytes, len as usize, total as usize);
+            let at = self.geometry.arena_at() + offset as usize;
+            peer.copy_out(at, len as usize, bytes);
+        }
+        if partial.come < total {
             return Ok(None);
         }
         let whole = receiver.partials.remove(&key);
-        Ok(whole.map(|Partial { head, bytes, .. }| (head, bytes)))
+        Ok(whole.map(|Partial { head, bytes, .. }| match bytes {
+            Some(bytes) => (head, bytes),
+            None => {
+                own.add(FREED_AT, total.into());
+                let kind = Kind::Refused;
+                (Head { kind, ..head }, Vec::new())
+            }
+        }))
     }
 
     fn begin(
@@ -210,6 +222,7 @@ impl Incoming {
         own: &impl Words,
         head: Head,
         total: u32,
+        sink: &mut impl Sink,
     ) -> Result<(), Violation> {
         if receiver.partials.contains_key(&(head.kind, head.id)) {
             return Err(Violation::Repeated(head.id));
@@ -228,19 +241,27 @@ impl Incoming {
             });
         }
         receiver.declared += u64::from(total);
-        let bytes = Vec::with_capacity(total as usize);
-        receiver
-            .partials
-            .insert((head.kind, head.id), Partial { head, total, bytes });
+        // An answer is to a call of ours, which we make room for when we make it.
+        let wanted = head.kind != Kind::Call || sink.admits(total);
+        let partial = Partial {
+            head,
+            total,
+            come: 0,
+            bytes: wanted.then(Vec::new),
+        };
+        receiver.partials.insert((head.kind, head.id), partial);
         Ok(())
     }
 }
 
 impl Receiver {
     /// Drops what has come of call `id`. There may be nothing: then it was withdrawn before its first piece.
-    fn abort(&mut self, id: u32, own: &impl Words) -> Head {
+    fn abort(&mut self, id: u32, own: &impl Words, sink: &mut impl Sink) -> Head {
         if let Some(partial) = self.partials.remove(&(Kind::Call, id)) {
             own.add(FREED_AT, partial.total.into());
+            if partial.bytes.is_some() {
+                sink.withdrawn(partial.total);
+            }
         }
         Head {
             kind: Kind::Aborted,
@@ -248,5 +269,12 @@ impl Receiver {
             procedure: 0,
             deadline_ms: 0,
         }
+    }
+}
+
+/// Room for `len` more of `total` bytes: for twice what has come at most, since the rest is only claimed.
+fn make_room(bytes: &mut Vec<u8>, len: usize, total: usize) {
+    if bytes.capacity() - bytes.len() < len {
+        bytes.reserve_exact(len.max(bytes.len()).min(total - bytes.len()));
     }
 }
