@@ -176,6 +176,12 @@ impl Inbox {
         self.geometry
     }
 
+    /// What any word says, for tests that play a hostile peer.
+    #[doc(hidden)]
+    pub fn word(&self, offset: usize) -> u64 {
+        self.region.u64(offset).load(Ordering::Relaxed)
+    }
+
     /// The peer's grant word `k`: Relaxed loads only, never a store (SIGSEGV). For Acquire, put a
     /// `fence(Acquire)` behind the load. Panics if `k` is not below [`GRANTS`].
     pub fn grant(&self, k: usize) -> GrantWords<'_> {
