@@ -184,6 +184,18 @@ impl Received {
     }
 }
 
+#[cfg(any(fuzzing, all(test, not(urpc_loom))))]
+impl Received {
+    /// Whether a whole message is a hello that could lead to a binding, its regions aside.
+    pub(crate) fn is_hello(self) -> bool {
+        let Ok((hello, ..)) = self.said() else {
+            return false;
+        };
+        let Hello { slots, arena, .. } = hello;
+        Geometry { slots, arena }.check().is_ok() && Offered::new(hello.offer).is_some()
+    }
+}
+
 fn handshake(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::Handshake, why)
 }

@@ -96,6 +96,9 @@ mod connect;
 mod discipline;
 mod entry;
 mod error;
+#[cfg(any(fuzzing, all(test, not(urpc_loom))))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod idle;
 mod keeper;
 mod landing;
