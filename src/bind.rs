@@ -187,7 +187,7 @@ impl Received {
 #[cfg(any(fuzzing, all(test, not(urpc_loom))))]
 impl Received {
     /// Whether a whole message is a hello that could lead to a binding, its regions aside.
-    pub(crate) fn is_hello(self) -> bool {
+    pub(crate) fn into_hello(self) -> bool {
         let Ok((hello, ..)) = self.said() else {
             return false;
         };

@@ -39,13 +39,13 @@ pub fn handshake(message: &[u8], piece: u8, descriptors: u8) -> bool {
         }
         match received.advance(&ours, RecvFlags::DONTWAIT) {
             Ok(false) => {}
-            Ok(true) => return received.is_hello(),
+            Ok(true) => return received.into_hello(),
             Err(_) => return false,
         }
     }
     drop(theirs);
     // The end of it, or bytes that were not read yet.
-    matches!(received.advance(&ours, RecvFlags::DONTWAIT), Ok(true)) && received.is_hello()
+    matches!(received.advance(&ours, RecvFlags::DONTWAIT), Ok(true)) && received.into_hello()
 }
 
 fn send(socket: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) {

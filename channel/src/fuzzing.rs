@@ -256,7 +256,7 @@ fn memfd(
             rustix::io::pwrite(&fd, &header[..header.len().min(size as usize)], 0)?;
         }
         if (32..64).contains(&hole) && size > 4096 {
-            let at = u64::from(hole) * 4096 % size & !4095;
+            let at = (u64::from(hole) * 4096 % size) & !4095;
             let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             fs::fallocate(&fd, punch, at, 4096)?;
         }

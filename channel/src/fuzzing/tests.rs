@@ -58,7 +58,7 @@ impl Author {
         let (kind, len, id) = (random.below(10), random.below(49), random.below(8));
         let (tag, share) = match kind {
             0..4 => (
-                1 + random.below(5) | len << 8,
+                (1 + random.below(5)) | (len << 8),
                 [random.next(), random.next()],
             ),
             4..6 => {
@@ -77,7 +77,7 @@ impl Author {
                 words[1] = id;
                 (
                     0x40 | of,
-                    [len << 32 | random.below(4) * 64, total | come << 32],
+                    [(len << 32) | (random.below(4) * 64), total | (come << 32)],
                 )
             }
             _ => (0xc1, [0, 0]),
