@@ -182,6 +182,7 @@ impl Node {
         let limits = [self.next_event_in(worker), limit];
         let limit = limits.into_iter().flatten().min();
         let until = limit.and_then(|limit| Instant::now().checked_add(limit));
+        Node::forget_list();
         note!(Rest);
         add(&self.counters.system_calls, 1);
         match self.bell.sit() {

@@ -6,7 +6,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle as Thread;
@@ -81,6 +80,8 @@ pub(crate) struct Node {
     pub(crate) quota: Arc<Quota>,
     /// By a key that is never used again: an event that comes late names nobody else.
     bindings: Mutex<BTreeMap<u64, Arc<Binding>>>,
+    /// The same as a list, made anew with each change, so that it costs little to look at and to forget.
+    list: Mutex<List>,
     next_key: AtomicU64,
     /// Changes with the list of bindings.
     version: AtomicU64,
@@ -104,12 +105,16 @@ thread_local! {
     static LOCAL: RefCell<Local> = RefCell::new(Local::default());
 }
 
-/// What a thread keeps for itself between two scans.
+/// All open bindings at one moment.
+pub(crate) type List = Arc<Vec<Arc<Binding>>>;
+
+/// What a thread keeps for itself between two scans. It forgets the bindings before it sleeps for long: a closed
+/// channel must not stay mapped, nor its descriptors open, for its sake.
 #[derive(Default)]
 struct Local {
     of: Weak<Node>,
     version: u64,
-    bindings: Rc<Vec<Arc<Binding>>>,
+    bindings: List,
     affinity: Option<Affinity>,
 }
 
@@ -147,6 +152,7 @@ impl Node {
             keeper,
             quota: Arc::new(Quota::new(config.caps)),
             bindings: Mutex::default(),
+            list: Mutex::default(),
             next_key: AtomicU64::new(0),
             version: AtomicU64::new(1),
             unheld: Mutex::new(()),
@@ -275,8 +281,7 @@ impl Node {
     pub(crate) fn add(self: &Arc<Self>, binding: &Arc<Binding>) -> std::io::Result<()> {
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         binding.key.store(key, Ordering::Relaxed);
-        lock(&self.bindings).insert(key, Arc::clone(binding));
-        self.version.fetch_add(1, Ordering::Release);
+        self.change(|bindings| bindings.insert(key, Arc::clone(binding)));
         let watched = self
             .bell
             .add(&binding.socket, key)
@@ -313,14 +318,25 @@ impl Node {
     /// Forgets a closed binding.
     pub(crate) fn remove(&self, binding: &Arc<Binding>) {
         let key = binding.key.load(Ordering::Relaxed);
-        if lock(&self.bindings).remove(&key).is_none() {
+        if self.change(|bindings| bindings.remove(&key)).is_none() {
             return; // it was never added
         }
-        self.version.fetch_add(1, Ordering::Release);
         binding.holding.close();
         *lock(&self.past) += binding.stats();
         self.bell.remove(&binding.socket);
         self.keeper.unwatch_peer(binding);
+    }
+
+    /// Changes the list of bindings.
+    fn change<R>(&self, change: impl FnOnce(&mut BTreeMap<u64, Arc<Binding>>) -> R) -> R {
+        let mut bindings = lock(&self.bindings);
+        let result = change(&mut bindings);
+        let list = Arc::new(bindings.values().cloned().collect());
+        // Dropped when nothing is locked any more: a binding may go with it.
+        let _before = std::mem::replace(&mut *lock(&self.list), list);
+        self.version.fetch_add(1, Ordering::Release);
+        drop(bindings);
+        result
     }
 
     /// All open bindings.
@@ -335,25 +351,30 @@ impl Node {
     }
 
     /// This thread's copy of the list.
-    pub(crate) fn local_bindings(&self) -> Rc<Vec<Arc<Binding>>> {
+    pub(crate) fn local_bindings(&self) -> List {
         LOCAL.with_borrow_mut(|local| {
             let version = self.version.load(Ordering::Acquire);
             if local.version != version || !std::ptr::eq(local.of.as_ptr(), self) {
-                local.bindings = Rc::new(self.bindings());
+                local.bindings = Arc::clone(&lock(&self.list));
                 local.version = version;
                 local.of = self.me.clone();
                 // A closed channel must not stay mapped for this thread's sake.
                 caller::forget();
             }
-            Rc::clone(&local.bindings)
+            Arc::clone(&local.bindings)
         })
     }
 
     /// Lets go of all channels this thread still knows of.
     pub(crate) fn forget_bindings() {
         spare::let_go();
+        Self::forget_list();
+    }
+
+    /// The same, but for what calls have left to those that follow.
+    pub(crate) fn forget_list() {
         LOCAL.with_borrow_mut(|local| {
-            local.bindings = Rc::default();
+            local.bindings = List::default();
             local.version = 0; // no list has this one: the next look makes a new copy
         });
         caller::forget();

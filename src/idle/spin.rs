@@ -8,7 +8,6 @@
 //! served by then, since that peer has work that stays ([`PATIENCE`](urpc_donate::policy::PATIENCE)). On one CPU nobody looks: it would keep the peer from running.
 
 use std::cell::Cell;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use urpc_executor::Worker;
 
 use crate::binding::Binding;
 use crate::idle::scan_one;
-use crate::node::Node;
+use crate::node::{List, Node};
 use crate::spare;
 use crate::wire::Nanos;
 
@@ -107,7 +106,7 @@ impl Node {
         worker: &Worker,
         bound: Duration,
         tireless: bool,
-        bindings: &Rc<Vec<Arc<Binding>>>,
+        bindings: &List,
     ) -> Spun {
         let mut since = None;
         let mut looks = 0;
@@ -125,7 +124,7 @@ impl Node {
             std::hint::spin_loop();
             if looks % LOOKS_PER_CLOCK == 0 {
                 // A binding may be new, or gone.
-                if !Rc::ptr_eq(bindings, &self.local_bindings()) {
+                if !Arc::ptr_eq(bindings, &self.local_bindings()) {
                     return Spun::Found;
                 }
                 let now = Instant::now();
