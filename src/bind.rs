@@ -408,7 +408,7 @@ pub(crate) fn connect(
     blocking(&socket).map_err(|error| Error::system(format!("bind to `{name}`"), error))?;
     let (outbox, greeting) = greeting(node, offer).map_err(named)?;
     let wakes = UnsealedWakePage::create()
-        .map_err(|error| named(Error::system("make a channel's memory", error)))?;
+        .map_err(|error| named(Error::scarce("make a channel's memory", error)))?;
     let greeted = greeting.send(node, Some(&wakes), &socket, SendFlags::empty());
     // A peer that hung up may have said why before.
     let received = match (hear(&socket), greeted) {

@@ -17,7 +17,7 @@ use urpc_channel::{
     Body, Channel, Geometry, Inbox, Kind, Limits, Message, Outbox, OwnPage, PeerPage,
 };
 use urpc_donate::{
-    Arrival, GrantWords, Landing, Lender, Outcome, Presence, Seat, View, lending_works,
+    Arrival, Landing, Lender, Outcome, Presence, Seat, Signal, View, Words, lending_works,
 };
 
 const GEOMETRY: Geometry = Geometry {
@@ -248,23 +248,32 @@ fn header() -> BTreeSet<&'static str> {
 fn processors() -> BTreeSet<&'static str> {
     let mut sides = Sides::new();
     let seen = sides.seen.take().unwrap();
-    let theirs = |k| {
-        let words = seen.grant(k);
-        GrantWords {
-            grant: words.grant,
-            cpu: words.cpu,
-            limit_us: words.limit_us,
-        }
+    // Words of our own, and wake words, in which nothing is said.
+    let own: [AtomicU32; 6] = Default::default();
+    let [grant, cpu, limit_us, returned, wake, wake_back] = &own;
+    let signal = |says, wake| Signal { says, wake };
+    let theirs = seen.grant(0);
+    let granted = Words {
+        grant: signal(theirs.grant, wake),
+        cpu: theirs.cpu,
+        limit_us: theirs.limit_us,
+        returned: signal(returned, wake_back),
     };
-    let own: [AtomicU32; 4] = Default::default();
-    let mut landing = Landing::open(&own[3]);
+    let ours = Words {
+        grant: signal(grant, wake),
+        cpu,
+        limit_us,
+        returned: signal(seen.returned(0), wake_back),
+    };
+
+    let mut landing = Landing::open(granted);
     let seat = Seat::new();
-    let granted = sides.hostile.grant(0);
-    granted.cpu.store(1, Relaxed);
-    granted.limit_us.store(77, Relaxed);
-    granted.grant.store(9 << 1 | 1, Relaxed);
-    let (words, ticket) = (theirs(0), seat.ticket());
-    let arrival = sides.decide("a landing", || landing.wait(words, &seat, ticket));
+    let words = sides.hostile.grant(0);
+    words.cpu.store(1, Relaxed);
+    words.limit_us.store(77, Relaxed);
+    words.grant.store(9 << 1 | 1, Relaxed);
+    let ticket = seat.ticket();
+    let arrival = sides.decide("a landing", || landing.wait(granted, &seat, ticket));
     let expected = Arrival::Granted {
         sequence: 9,
         live: true,
@@ -272,29 +281,24 @@ fn processors() -> BTreeSet<&'static str> {
         limit_us: 77,
     };
     assert_eq!(arrival, expected);
-    sides.hostile.grant(0).grant.store(9 << 1 | 1, Relaxed);
-    assert!(sides.decide("whether it is held", || Landing::holds(theirs(0), 9)));
-    landing.give_back(&own[3], 9);
+    let words = sides.hostile.grant(0);
+    words.grant.store(9 << 1 | 1, Relaxed);
+    assert!(sides.decide("whether it is held", || Landing::holds(granted, 9)));
+    landing.give_back(granted, 9);
 
-    let (lender, returned) = (Lender::new(), seen.returned(0));
-    let opened = |sides: &Sides, sequence| sides.hostile.returned(0).store(sequence, Relaxed);
-    opened(&sides, 1);
-    assert!(sides.decide("whether a landing waits", || lender.is_free(returned)));
-    opened(&sides, 1);
-    let ours = || GrantWords {
-        grant: &own[0],
-        cpu: &own[1],
-        limit_us: &own[2],
-    };
-    let lent = sides.decide("lending", || {
-        lender.lend(ours(), returned, 0, Duration::ZERO)
-    });
-    let sequence = own[0].load(Relaxed) >> 1;
-    opened(&sides, sequence);
+    let lender = Lender::new();
+    let answer = |sides: &Sides, sequence| sides.hostile.returned(0).store(sequence, Relaxed);
+    answer(&sides, 1);
+    assert!(sides.decide("whether a landing waits", || {
+        lender.is_free(ours.returned.says)
+    }));
+    answer(&sides, 1);
+    let lent = sides.decide("lending", || lender.lend(ours, 0, Duration::ZERO));
+    answer(&sides, grant.load(Relaxed) >> 1);
     let (donor, until) = (Seat::new(), Instant::now() + Duration::from_secs(9));
     let ticket = donor.ticket();
     let outcome = sides.decide("a donor", || {
-        lender.wait(lent.unwrap(), ours(), returned, &donor, ticket, until)
+        lender.wait(lent.unwrap(), ours, &donor, ticket, until)
     });
     assert_eq!(outcome, Outcome::Returned);
     sides.covered

@@ -16,8 +16,8 @@ use crate::incoming::Incoming;
 use crate::layout::*;
 use crate::message::{Arrived, Body, Head, Kind, Message, Sink};
 use crate::outbox::{Inbox, Outbox, PeerPage};
-use crate::region::RegionError;
 use crate::ring::Words;
+use crate::sealed::RegionError;
 
 /// Small, so that everything fills up and wraps.
 const GEOMETRY: Geometry = Geometry {
