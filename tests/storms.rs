@@ -23,6 +23,8 @@ use urpc::{CallErrorKind, Executed, Peer, Runtime};
 
 /// Tasks that call without end.
 const CALLERS: usize = 16;
+/// Rounds before it is counted what a process holds: by then it has what it makes once, and for each thread.
+const WARM_UP: u64 = 20;
 /// What a process may hold more in memory, for ever, than before a storm.
 const SLACK: u64 = 1 << 20;
 /// How soon after a death can be seen every call has failed.
@@ -109,7 +111,7 @@ fn kill_servers(argument: &str) {
     say("ready", "");
     let mut before = None;
     let mut longest = Duration::ZERO;
-    for round in 0..times() + 5 {
+    for round in 0..times() + WARM_UP {
         let server = Process::start("server", argument);
         let peer = rt
             .block_on(urpc::connect(name))
@@ -132,8 +134,7 @@ fn kill_servers(argument: &str) {
             .saturating_duration_since(death.join().unwrap());
         longest = longest.max(late);
         drop((peer, server));
-        // What is made once is there after a few rounds.
-        if round == 4 {
+        if round == WARM_UP - 1 {
             before = Some(Held::by(std::process::id()).unwrap());
         }
     }
@@ -152,7 +153,7 @@ fn kill_clients(argument: &str) {
     say("ready", "");
     let alone = Held::by(server.pid()).unwrap().mappings;
     let mut before = None;
-    for round in 0..times() + 5 {
+    for round in 0..times() + WARM_UP {
         let client = Process::start("client", name);
         // At any moment: there is no telling where it is.
         std::thread::sleep(Duration::from_micros(fastrand::u64(0..3000)));
@@ -160,7 +161,7 @@ fn kill_clients(argument: &str) {
         drop(client);
         let len = urpc::call::<usize>(&honest, "later", vec![7u8; 100]);
         assert_eq!(rt.block_on(len), Ok(100), "of a client that lives");
-        if round == 4 {
+        if round == WARM_UP - 1 {
             wait_for("the first clients to be gone", || {
                 Held::by(server.pid()).is_some_and(|held| held.mappings <= alone)
             });
