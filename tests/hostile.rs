@@ -427,8 +427,7 @@ fn testator(name: &str) {
     say("ready", "");
     let (socket, _) = listener.accept().unwrap();
     let hostile = Hostile::from(Bound::accept(socket, &[("len", "")]).unwrap());
-    let heir = hostile.leave_to_a_child();
-    say("left", heir.id());
+    say("left", hostile.leave_to_a_child());
     until_told_to_end();
 }
 

@@ -4,7 +4,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
@@ -120,13 +120,17 @@ impl Hostile {
         self.bound.inbox.word(64)
     }
 
-    /// Leaves the socket open in a child, which says nothing, and ends when the other side closes it.
-    pub fn leave_to_a_child(&self) -> Child {
+    /// Leaves the socket open in a child, which says nothing, and ends when the other side closes it. Its
+    /// process id.
+    pub fn leave_to_a_child(&self) -> u32 {
         let socket = self.socket().try_clone().expect("a descriptor");
         let child = Command::new("cat")
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(socket)))
             .stdout(Stdio::null())
             .spawn();
-        child.expect("cat")
+        let mut child = child.expect("cat");
+        let id = child.id();
+        std::thread::spawn(move || child.wait());
+        id
     }
 }
