@@ -7,7 +7,7 @@
 //! only.
 //!
 //! ```text
-//! "urpc" | version u16 | kind u8 | 0 | length u32 | body (postcard)      + 2 or 3 descriptors with a hello
+//! "urpc" | version u16 | kind u8 | reason u8 | length u32 | body (postcard) + 2 or 3 descriptors with a hello
 //! ```
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -27,14 +27,16 @@ use serde::{Deserialize, Serialize};
 use urpc_channel::{
     Channel, Geometry, Inbox, Limits, Outbox, PeerPage, RegionError, UnsealedWakePage, WakePage,
 };
-use urpc_donate::{Credentials, PeerProcess};
+use urpc_donate::PeerProcess;
 
+use crate::allow::Allow;
 use crate::bell;
 use crate::binding::{Agreed, Binding, Parts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{self, LANDINGS};
 use crate::node::Node;
 use crate::offered::Offered;
+use crate::quota::Holding;
 use crate::service::Offer;
 
 const MAGIC: [u8; 4] = *b"urpc";
@@ -43,6 +45,8 @@ pub(crate) const VERSION: u16 = 2;
 const HEADER: usize = 12;
 const HELLO: u8 = 1;
 const REFUSAL: u8 = 2;
+/// The reason of a refusal, if it is that there are too many; else 0.
+const OVERLOADED: u8 = 1;
 /// Outbox and presence page; and the wake page of who connects.
 const DESCRIPTORS: usize = 3;
 const TOO_MANY: &str = "it sent more descriptors than belong to a hello";
@@ -114,8 +118,18 @@ impl Received {
             if read.bytes == 0 {
                 return Err(handshake("it hung up"));
             }
-            if read.flags.contains(ReturnFlags::CTRUNC) || self.fds.len() > DESCRIPTORS {
+            if self.fds.len() > DESCRIPTORS {
                 return Err(handshake(TOO_MANY));
+            }
+            if read.flags.contains(ReturnFlags::CTRUNC) {
+                // What there is no room for is closed by the kernel. Either it sent too many, or this process
+                // may have no more: an honest peer would send just as many as there is space for.
+                return Err(if self.fds.len() == DESCRIPTORS {
+                    handshake(TOO_MANY)
+                } else {
+                    let why = "there are no descriptors left for its memory";
+                    Error::new(ErrorKind::Overloaded, why)
+                });
             }
         }
     }
@@ -143,10 +157,12 @@ impl Received {
         if kind == REFUSAL {
             let text = String::from_utf8_lossy(body).escape_debug().to_string();
             // Whatever it says: with another version there is nothing to be had.
-            let kind = if version == VERSION {
-                ErrorKind::Handshake
-            } else {
+            let kind = if version != VERSION {
                 ErrorKind::Version
+            } else if self.bytes[7] == OVERLOADED {
+                ErrorKind::Overloaded
+            } else {
+                ErrorKind::Handshake
             };
             return Err(Error::new(kind, format!("it refused: {text}")));
         }
@@ -162,43 +178,26 @@ impl Received {
         if kind != HELLO {
             return Err(handshake(format!("message kind {kind} is none")));
         }
-        let hello = crate::wire::decode_slice(body)
+        let hello = crate::wire::decode_slice(body, limits::HELLO_NESTING)
             .map_err(|error| handshake(format!("its hello is not one: {error:?}")))?;
         Ok((hello, self.fds))
     }
 }
 
+#[cfg(any(fuzzing, all(test, not(urpc_loom))))]
+impl Received {
+    /// Whether a whole message is a hello that could lead to a binding, its regions aside.
+    pub(crate) fn into_hello(self) -> bool {
+        let Ok((hello, ..)) = self.said() else {
+            return false;
+        };
+        let Hello { slots, arena, .. } = hello;
+        Geometry { slots, arena }.check().is_ok() && Offered::new(hello.offer).is_some()
+    }
+}
+
 fn handshake(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::Handshake, why)
-}
-
-/// Which processes may bind. The default is those of the same user.
-#[derive(Clone, Default)]
-pub(crate) enum Allow {
-    #[default]
-    SameUser,
-    If(Arc<dyn Fn(Credentials) -> bool + Send + Sync>),
-}
-
-impl Allow {
-    /// Asks the kernel who is at the other end, and whether that may be.
-    pub(crate) fn check(&self, socket: impl AsFd) -> Result<PeerProcess> {
-        let process = PeerProcess::of(socket)
-            .map_err(|error| handshake(format!("the kernel does not say who it is: {error}")))?;
-        let credentials = process.credentials();
-        let allowed = match self {
-            Self::SameUser => credentials.uid == rustix::process::geteuid().as_raw(),
-            Self::If(allowed) => allowed(credentials),
-        };
-        if allowed {
-            return Ok(process);
-        }
-        let Credentials { pid, uid, gid } = credentials;
-        Err(Error::new(
-            ErrorKind::NotAllowed,
-            format!("process {pid} of user {uid}, group {gid}, is not allowed here"),
-        ))
-    }
 }
 
 /// What this side says: its hello, and its two regions.
@@ -214,13 +213,14 @@ pub(crate) fn greeting(node: &Node, offer: &Offer) -> Result<(Outbox, Greeting)>
         arena: limits::ARENA_BYTES,
     };
     let mut outbox = Outbox::create(&geometry)
-        .map_err(|error| Error::system("make a channel's memory", error))?;
+        .map_err(|error| Error::scarce("make a channel's memory", error))?;
+    let caps = &node.config.caps;
     let hello = Hello {
         slots: geometry.slots,
         arena: geometry.arena,
-        calls: limits::CALLS,
-        window: limits::WINDOW,
-        max_payload: limits::MAX_PAYLOAD,
+        calls: caps.calls,
+        window: caps.window,
+        max_payload: caps.payload,
         processors: node.config.processors as u32,
         offer: offer.offer(),
     };
@@ -234,7 +234,7 @@ pub(crate) fn greeting(node: &Node, offer: &Offer) -> Result<(Outbox, Greeting)>
         )));
     }
     let greeting = Greeting {
-        bytes: frame(HELLO, &body),
+        bytes: frame(HELLO, 0, &body),
         outbox: outbox.take_fd().expect("just made"),
     };
     Ok((outbox, greeting))
@@ -274,9 +274,10 @@ pub(crate) fn bind(outbox: Outbox, peer: Received, with: With<'_>) -> Result<Arc
     geometry
         .check()
         .map_err(|error| handshake(error.to_string()))?;
-    let calls = hello.calls.min(limits::CALLS);
-    let max_payload = hello.max_payload.min(limits::MAX_PAYLOAD);
-    let window = hello.window.min(limits::WINDOW);
+    let caps = &with.node.config.caps;
+    let calls = hello.calls.min(caps.calls);
+    let max_payload = hello.max_payload.min(caps.payload);
+    let window = hello.window.min(caps.window);
     if calls == 0 || u64::from(max_payload) > window {
         return Err(handshake("its limits leave no room for a call"));
     }
@@ -324,6 +325,7 @@ pub(crate) fn bind(outbox: Outbox, peer: Received, with: With<'_>) -> Result<Arc
         process: with.process,
         socket: with.socket,
         limits: Agreed { calls, max_payload },
+        holding: with.holding,
         offer: Arc::clone(with.offer),
         offered,
         landings,
@@ -337,17 +339,18 @@ pub(crate) struct With<'a> {
     pub(crate) name: String,
     pub(crate) process: PeerProcess,
     pub(crate) socket: OwnedFd,
+    pub(crate) holding: Holding,
     pub(crate) offer: &'a Offer,
     /// What this side brought. Who accepts brings none.
     pub(crate) wakes: Option<UnsealedWakePage>,
     pub(crate) draining: Arc<AtomicBool>,
 }
 
-fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
+fn frame(kind: u8, reason: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + body.len());
     bytes.extend(MAGIC);
     bytes.extend(VERSION.to_le_bytes());
-    bytes.extend([kind, 0]);
+    bytes.extend([kind, reason]);
     bytes.extend((body.len() as u32).to_le_bytes());
     bytes.extend(body);
     bytes
@@ -356,7 +359,11 @@ fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
 /// Tells the peer why it is not bound. Best effort: it may be gone, or not listen.
 pub(crate) fn refuse(socket: impl AsFd, why: &Error) {
     let text = why.to_string();
-    let bytes = frame(REFUSAL, text.as_bytes());
+    let reason = match why.kind() {
+        ErrorKind::Overloaded => OVERLOADED,
+        _ => 0,
+    };
+    let bytes = frame(REFUSAL, reason, text.as_bytes());
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     let _ = rustix::net::send(socket, &bytes, flags);
 }
@@ -401,7 +408,7 @@ pub(crate) fn connect(
     blocking(&socket).map_err(|error| Error::system(format!("bind to `{name}`"), error))?;
     let (outbox, greeting) = greeting(node, offer).map_err(named)?;
     let wakes = UnsealedWakePage::create()
-        .map_err(|error| named(Error::system("make a channel's memory", error)))?;
+        .map_err(|error| named(Error::scarce("make a channel's memory", error)))?;
     let greeted = greeting.send(node, Some(&wakes), &socket, SendFlags::empty());
     // A peer that hung up may have said why before.
     let received = match (hear(&socket), greeted) {
@@ -409,17 +416,19 @@ pub(crate) fn connect(
         (Ok(received), Err(error)) => return Err(named(received.said().err().unwrap_or(error))),
         (Err(_), Err(error)) | (Err(error), Ok(())) => return Err(named(error)),
     };
+    let holding = node.quota.channel(process.credentials(), false)?;
     let with = With {
         node,
         name: name.clone(),
         process,
         socket,
+        holding,
         offer,
         wakes: Some(wakes),
         draining: Arc::default(),
     };
     let binding = bind(outbox, received, with).map_err(named)?;
     node.add(&binding)
-        .map_err(|error| Error::system(format!("watch the channel to `{name}`"), error))?;
+        .map_err(|error| Error::scarce(format!("watch the channel to `{name}`"), error))?;
     Ok(binding)
 }

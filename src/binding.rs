@@ -23,6 +23,7 @@ use crate::limits;
 use crate::node::Node;
 use crate::offered::Offered;
 use crate::pending::Pending;
+use crate::quota::Holding;
 use crate::service::Offer;
 use crate::serving::Serving;
 use crate::spare;
@@ -51,6 +52,8 @@ pub(crate) struct Parts {
     pub(crate) process: PeerProcess,
     pub(crate) socket: OwnedFd,
     pub(crate) limits: Agreed,
+    /// What we hold for the peer.
+    pub(crate) holding: Holding,
     /// What we offer.
     pub(crate) offer: Offer,
     /// What the peer offers.
@@ -71,6 +74,7 @@ pub(crate) struct Binding {
     pub(crate) process: PeerProcess,
     pub(crate) socket: OwnedFd,
     pub(crate) limits: Agreed,
+    pub(crate) holding: Holding,
     offer: Offer,
     pub(crate) offered: Offered,
     pub(crate) draining: Arc<AtomicBool>,
@@ -135,6 +139,7 @@ impl Binding {
             process: parts.process,
             socket: parts.socket,
             limits: parts.limits,
+            holding: parts.holding,
             offer: parts.offer,
             offered: parts.offered,
             draining: parts.draining,
@@ -313,7 +318,9 @@ impl Binding {
     /// [`tell_drained`](Self::tell_drained).
     #[inline]
     pub(crate) fn end_call(&self, id: u32) {
-        self.serving.end(id);
+        if let Some(bytes) = self.serving.end(id) {
+            self.holding.give(bytes);
+        }
     }
 
     /// Calls of the peer that have no answer yet.

@@ -419,7 +419,8 @@ impl RawCall {
             Ok(body) => {
                 // From here on its bytes are the caller's.
                 binding.channel.freed(body.window_bytes());
-                wire::decode(body).map_err(undecodable)
+                let nesting = binding.node.config.caps.nesting;
+                wire::decode(body, nesting).map_err(undecodable)
             }
             Err(error) => Err(error.clone()),
         });

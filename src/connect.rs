@@ -12,7 +12,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use urpc_donate::Credentials;
 
-use crate::bind::{self, Allow};
+use crate::allow::Allow;
+use crate::bind;
 use crate::error::{Error, Result};
 use crate::names;
 use crate::peer::Peer;
@@ -120,10 +121,20 @@ impl Connect {
         })
     }
 
-    /// Decides by the server's credentials whether it is the right one. The default is a server of the
-    /// same user.
+    /// The server may be of one of these users. The default is the user of this process, who has to be named, too,
+    /// once anybody is. See [`ServerBuilder::allow_uids`](crate::ServerBuilder::allow_uids).
+    pub fn allow_uids(self, uids: impl IntoIterator<Item = u32>) -> Self {
+        self.plan(|plan| plan.allow.users(uids))
+    }
+
+    /// The server may have one of these as its effective group.
+    pub fn allow_gids(self, gids: impl IntoIterator<Item = u32>) -> Self {
+        self.plan(|plan| plan.allow.groups(gids))
+    }
+
+    /// The server may be one for whose credentials this is true.
     pub fn allow(self, allowed: impl Fn(Credentials) -> bool + Send + Sync + 'static) -> Self {
-        self.plan(|plan| plan.allow = Allow::If(Arc::new(allowed)))
+        self.plan(|plan| plan.allow.when(allowed))
     }
 }
 

@@ -54,6 +54,8 @@ pub enum CallErrorKind {
     ShuttingDown,
     /// This process was forked off the one that owns the channel.
     Forked,
+    /// The peer has as much to do as it allows, for this client or for all of them. The call was not begun.
+    Overloaded,
 }
 
 /// A call that failed. See [`executed`](Self::executed) first.
@@ -194,6 +196,9 @@ pub enum ErrorKind {
     Join,
     /// The server was shut down before everything was done.
     Shutdown,
+    /// There are as many channels or unfinished handshakes as are allowed, or the system has nothing left for
+    /// one more.
+    Overloaded,
 }
 
 /// Binding, serving, or, by way of `?`, a call failed. Its `Debug` is its message, so that a `main`
@@ -216,6 +221,16 @@ impl Error {
 
     pub(crate) fn system(doing: impl fmt::Display, why: impl fmt::Display) -> Self {
         Self::new(ErrorKind::System, format!("cannot {doing}: {why}"))
+    }
+
+    /// Like [`system`](Self::system), where what is missing may be there again later.
+    pub(crate) fn scarce(doing: impl fmt::Display, why: std::io::Error) -> Self {
+        let kind = if lacks_resources(&why) {
+            ErrorKind::Overloaded
+        } else {
+            ErrorKind::System
+        };
+        Self::new(kind, format!("cannot {doing}: {why}"))
     }
 
     /// Says which name it was about.
@@ -281,4 +296,17 @@ impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
         Self::new(ErrorKind::System, error.to_string())
     }
+}
+
+/// Whether the system has no more descriptors, memory or threads for this process.
+fn lacks_resources(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let scarce = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::NOSPC,
+        Errno::NOBUFS,
+    ];
+    Errno::from_io_error(error).is_some_and(|error| scarce.contains(&error))
 }

@@ -27,7 +27,7 @@ use crate::stats::add;
 use crate::wire::Nanos;
 use reallocate::Left;
 pub(crate) use reallocate::forget_urgent_calls;
-pub(crate) use round::{FEW, LOOKS_PER_SILENT, List, Round};
+pub(crate) use round::{FEW, LOOKS_PER_SILENT, Round};
 pub(crate) use spin::LOOKS_PER_PAUSE;
 use spin::{News, Spun};
 
@@ -210,6 +210,7 @@ impl Node {
         let limits = [self.next_event_in(worker), limit];
         let limit = limits.into_iter().flatten().min();
         let until = limit.and_then(|limit| Instant::now().checked_add(limit));
+        Node::forget_list();
         note!(Rest);
         add(&self.counters.system_calls, 1);
         match self.bell.sit() {

@@ -5,25 +5,26 @@
 //! hang-ups and pidfds, on the bell while no worker sits there, and on the next timer while no
 //! processor would see to it.
 
-use std::os::fd::{AsFd, OwnedFd};
+mod door;
+
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::net::{RecvFlags, SendFlags};
 use slab::Slab;
 use urpc_donate::PeerProcess;
 
 use crate::bell::{Bell, timeout};
-use crate::bind::{self, Received, With};
 use crate::binding::Binding;
-use crate::limits;
+use crate::limits::{self, Caps};
 use crate::node::{Node, lock};
 use crate::serve::Listener;
 use crate::stats::add;
 use crate::wire::Nanos;
+use door::Door;
 
 /// What a token of the epoll stands for: the kind in the highest byte, a key below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,38 +64,29 @@ impl Token {
     }
 }
 
-/// A connection whose handshake is not finished.
-struct Unbound {
-    socket: OwnedFd,
-    process: PeerProcess,
-    received: Received,
-    until: Instant,
-    listener: Arc<Listener>,
-}
-
 /// See the [module's documentation](self).
 pub(crate) struct Keeper {
     epoll: OwnedFd,
     poke: OwnedFd,
     poked: AtomicBool,
     listeners: Mutex<Slab<Arc<Listener>>>,
-    unbound: Mutex<Slab<Unbound>>,
+    door: Door,
     /// Closed, but some call may have been begun at that very moment.
     closing: Mutex<Vec<Arc<Binding>>>,
 }
 
 impl Keeper {
-    pub(crate) fn new() -> std::io::Result<Self> {
+    pub(crate) fn new(caps: Caps) -> std::io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let poke = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let flags = EventFlags::IN | EventFlags::ET;
         epoll::add(&epoll, &poke, Token::Poke.pack(), flags)?;
         Ok(Self {
             epoll,
+            door: Door::new(caps, poke.try_clone()?),
             poke,
             poked: AtomicBool::new(false),
             listeners: Mutex::default(),
-            unbound: Mutex::default(),
             closing: Mutex::default(),
         })
     }
@@ -147,46 +139,36 @@ impl Keeper {
         listener.with_socket(|socket| epoll::delete(&self.epoll, socket));
         let key = listener.key.load(Ordering::Relaxed);
         lock(&self.listeners).try_remove(key as usize);
-        lock(&self.unbound).retain(|_, unbound| {
-            let stays = !Arc::ptr_eq(&unbound.listener, listener);
-            if !stays {
-                // A forked child may keep the socket open, and so its place in the epoll.
-                let _ = epoll::delete(&self.epoll, &unbound.socket);
-            }
-            stays
-        });
+        self.door.forget(&self.epoll, listener);
     }
 
-    /// Takes a connection that is not bound yet.
+    /// Takes a connection that is not bound yet, and that this process has made itself.
     pub(crate) fn greet(
         &self,
         socket: OwnedFd,
         process: PeerProcess,
         listener: &Arc<Listener>,
     ) -> std::io::Result<()> {
-        let mut unbound = lock(&self.unbound);
-        if unbound.len() >= limits::UNBOUND {
-            return Err(std::io::Error::other("too many unfinished handshakes"));
-        }
-        let entry = unbound.vacant_entry();
-        let token = Token::Unbound(entry.key() as u64).pack();
-        epoll::add(&self.epoll, &socket, token, EventFlags::IN)?;
-        entry.insert(Unbound {
-            socket,
-            process,
-            received: Received::default(),
-            until: Instant::now() + limits::HANDSHAKE,
-            listener: Arc::clone(listener),
-        });
-        drop(unbound);
+        self.door.greet(&self.epoll, socket, process, listener)?;
         self.poke(); // for its time limit
         Ok(())
+    }
+
+    /// Looks away from a listener for a moment.
+    fn shut(&self, listener: &Listener, key: u64) {
+        self.watch(listener, key, EventFlags::empty());
+        self.door.shut();
+    }
+
+    fn watch(&self, listener: &Listener, key: u64, flags: EventFlags) {
+        let token = Token::Listener(key).pack();
+        listener.with_socket(|socket| epoll::modify(&self.epoll, socket, token, flags));
     }
 
     /// Nothing is watched any more.
     pub(crate) fn clear(&self) {
         lock(&self.listeners).clear();
-        lock(&self.unbound).clear();
+        self.door.clear();
         lock(&self.closing).clear();
     }
 }
@@ -202,7 +184,8 @@ pub(crate) fn run(node: &Arc<Node>) {
         let buffer = rustix::buffer::spare_capacity(&mut events);
         match epoll::wait(&keeper.epoll, buffer, until.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => panic!("the keeper cannot wait: {error}"),
+            // Whatever the system lacks: nothing would go on without this thread.
+            Err(_) => std::thread::sleep(limits::RESPITE),
         }
         for event in &events {
             let data = event.data;
@@ -214,8 +197,8 @@ pub(crate) fn run(node: &Arc<Node>) {
                         binding.hang_up();
                     }
                 }
-                Token::Listener(key) => accept(node, key),
-                Token::Unbound(key) => advance(node, key),
+                Token::Listener(key) => door::accept(node, key),
+                Token::Unbound(key) => door::advance(node, key),
             }
         }
         again = see_to_time(node, again);
@@ -248,15 +231,13 @@ fn see_to_time(node: &Arc<Node>, before: Option<Instant>) -> Option<Instant> {
         lock(&keeper.closing).append(&mut closing);
         sooner(now + Duration::from_millis(5));
     }
-    lock(&keeper.unbound).retain(|_, unbound| {
-        let late = unbound.until <= now;
-        if late {
-            let _ = epoll::delete(&keeper.epoll, &unbound.socket);
-        } else {
-            sooner(unbound.until);
+    let (next, opens) = keeper.door.see_to_time(&keeper.epoll, now);
+    next.into_iter().for_each(&mut sooner);
+    if opens {
+        for (key, listener) in &*lock(&keeper.listeners) {
+            keeper.watch(listener, key as u64, EventFlags::IN);
         }
-        !late
-    });
+    }
     let Some(executor) = node.executor() else {
         return again;
     };
@@ -273,95 +254,4 @@ fn see_to_time(node: &Arc<Node>, before: Option<Instant>) -> Option<Instant> {
         deadline.into_iter().for_each(&mut sooner);
     }
     again
-}
-
-/// Somebody connects. Who it is comes first.
-fn accept(node: &Arc<Node>, key: u64) {
-    let listener = lock(&node.keeper.listeners).get(key as usize).cloned();
-    let Some(listener) = listener else { return };
-    // Bounded, so that a crowd cannot keep the keeper from everything else; the rest is reported again.
-    for _ in 0..16 {
-        let Some(socket) = listener.accept() else {
-            return;
-        };
-        let refusal = match listener.allow.check(&socket) {
-            Ok(process) => {
-                let kept = socket.try_clone();
-                let greeted = node.keeper.greet(socket, process, &listener);
-                match (greeted, kept) {
-                    (Err(error), Ok(socket)) => Some((
-                        socket,
-                        crate::error::Error::system("bind one more client", error),
-                    )),
-                    _ => None,
-                }
-            }
-            Err(error) => Some((socket, error)),
-        };
-        if let Some((socket, error)) = refusal {
-            bind::refuse(&socket, &error);
-        }
-    }
-}
-
-/// A connection has something to say.
-fn advance(node: &Arc<Node>, key: u64) {
-    let keeper = &node.keeper;
-    let key = key as usize;
-    let whole = {
-        let mut all = lock(&keeper.unbound);
-        let Some(unbound) = all.get_mut(key) else {
-            return;
-        };
-        match unbound
-            .received
-            .advance(&unbound.socket, RecvFlags::DONTWAIT)
-        {
-            Ok(false) => return,
-            Ok(true) => Ok(all.remove(key)),
-            Err(error) => Err((all.remove(key), error)),
-        }
-    };
-    let bound = match whole {
-        Ok(unbound) => {
-            let _ = epoll::delete(&keeper.epoll, &unbound.socket);
-            let socket = unbound.socket.try_clone();
-            let listener = Arc::clone(&unbound.listener);
-            finish(node, unbound).map_err(|error| (socket.ok(), listener, error))
-        }
-        Err((unbound, error)) => {
-            let _ = epoll::delete(&keeper.epoll, &unbound.socket);
-            Err((Some(unbound.socket), unbound.listener, error))
-        }
-    };
-    if let Err((socket, listener, error)) = bound {
-        if let Some(socket) = socket {
-            bind::refuse(&socket, &error);
-        }
-        listener.refused(&error);
-    }
-}
-
-/// The peer has said its hello: say ours, and the channel is open.
-fn finish(node: &Arc<Node>, unbound: Unbound) -> crate::Result<()> {
-    let listener = Arc::clone(&unbound.listener);
-    let (outbox, greeting) = bind::greeting(node, &listener.offer)?;
-    let socket = unbound.socket.as_fd().try_clone_to_owned()?;
-    let with = With {
-        node,
-        name: format!("process {}", unbound.process.credentials().pid),
-        process: unbound.process,
-        socket: unbound.socket,
-        offer: &listener.offer,
-        wakes: None,
-        draining: Arc::clone(&listener.draining),
-    };
-    // Checked before it is greeted: a peer that is refused gets a reason and no memory of ours.
-    let binding = bind::bind(outbox, unbound.received, with)?;
-    node.add(&binding)?;
-    // In the server's list before the client can know: a client that is bound is there to be shut down.
-    listener.bound(&binding);
-    greeting
-        .send(node, None, &socket, SendFlags::DONTWAIT)
-        .inspect_err(|_| binding.close("it could not be greeted"))
 }

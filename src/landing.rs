@@ -36,6 +36,7 @@ pub(crate) fn run(node: &Arc<Node>, binding: &Arc<Binding>, k: usize) {
         if binding.is_closed() {
             break;
         }
+        Node::forget_list();
         let Arrival::Granted {
             sequence,
             live,

@@ -72,18 +72,20 @@
 //!   to [`time`] and [`sync`]. A client works under any executor: the default runtime starts by itself.
 //! - **Who gets a processor**: [`policy`] is §3.1 of the paper as a function of what a worker sees, and can
 //!   be replaced.
+//! - **What peers may make this process hold**: [`Builder::max_clients`] and those beside it.
 //! - **What it did**: [`stats`] and [`Peer::stats`] count calls, processors lent and kernel crossings. With
 //!   the feature `trace`, `urpc::trace` records each of these with its time.
 //!
 //! # Caveats
 //! - Signatures are compared as text. The fields inside your own types are no part of it.
 //! - A handler that blocks its thread keeps the processor it runs on: its own, or its caller's.
-//! - Calls that wait for calls, nested deeper than the 1,024 that one side may have outstanding, end at
-//!   their deadline.
+//! - Calls that wait for calls, nested deeper than one side may have outstanding ([`Builder::max_calls`]), end
+//!   at their deadline.
 //! - A channel checks what a peer says through it. It does not keep a process of the same user from
-//!   debugging this one.
+//!   debugging this one; [`Builder::undumpable`] does.
 //! - Linux 5.16 or newer.
 
+mod allow;
 mod bell;
 mod bind;
 mod binding;
@@ -94,6 +96,9 @@ mod connect;
 mod discipline;
 mod entry;
 mod error;
+#[cfg(any(fuzzing, all(test, not(urpc_loom))))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod idle;
 mod keeper;
 mod landing;
@@ -105,6 +110,7 @@ mod note;
 mod offered;
 mod peer;
 mod pending;
+mod quota;
 mod runtime;
 mod serve;
 mod service;

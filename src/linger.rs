@@ -25,8 +25,13 @@ thread_local! {
 /// Whether a call that is polled with `waker` may do without it for now. Followed by [`until_answered`].
 #[inline]
 pub(crate) fn may(binding: &Arc<Binding>, waker: &Waker) -> bool {
-    LINGERS.set(None);
-    binding.node.lingers() && urpc_executor::may_linger(waker)
+    let may = binding.node.lingers() && urpc_executor::may_linger(waker);
+    if may {
+        // What is there was left by a poll that ended. (The first call of this poll is the one that lingers: what
+        // comes after it has a waker, and must not forget it.)
+        LINGERS.set(None);
+    }
+    may
 }
 
 /// Call `id` has no waker.

@@ -6,12 +6,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle as Thread;
 use std::time::Duration;
 
+use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior};
 use urpc_channel::{Birthmark, OwnPage};
 use urpc_donate::policy::Policy;
 use urpc_donate::{Affinity, Presence, Seat};
@@ -22,9 +22,11 @@ use crate::binding::{Binding, Scratch};
 use crate::caller;
 use crate::discipline::MakeDiscipline;
 use crate::error::{Error, Result};
-use crate::idle::{FEW, List, Round};
+use crate::idle::{FEW, Round};
 use crate::keeper::{self, Keeper};
 use crate::landing;
+use crate::limits::Caps;
+use crate::quota::Quota;
 use crate::spare;
 use crate::stats::{Counters, Stats};
 use crate::wire::Nanos;
@@ -53,6 +55,9 @@ pub(crate) struct Config {
     pub(crate) policy: Arc<dyn Policy>,
     /// Every call is urgent.
     pub(crate) urgent: bool,
+    pub(crate) caps: Caps,
+    /// Other processes of the same user are kept out of this one's memory.
+    pub(crate) undumpable: bool,
 }
 
 /// See the [module's documentation](self).
@@ -73,8 +78,11 @@ pub(crate) struct Node {
     pub(crate) seats: Box<[Seat]>,
     pub(crate) bell: Bell,
     pub(crate) keeper: Keeper,
+    pub(crate) quota: Arc<Quota>,
     /// By a key that is never used again: an event that comes late names nobody else.
     bindings: Mutex<BTreeMap<u64, Arc<Binding>>>,
+    /// The same as a list, made anew with each change, so that it costs little to look at and to forget.
+    list: Mutex<List>,
     next_key: AtomicU64,
     /// Changes with the list of bindings.
     version: AtomicU64,
@@ -99,7 +107,11 @@ thread_local! {
     static LOCAL: RefCell<Local> = RefCell::new(Local::default());
 }
 
-/// What a thread keeps for itself between two scans.
+/// All open bindings at one moment.
+pub(crate) type List = Arc<Vec<Arc<Binding>>>;
+
+/// What a thread keeps for itself between two scans. It forgets the bindings before it sleeps for long: a closed
+/// channel must not stay mapped, nor its descriptors open, for its sake.
 #[derive(Default)]
 struct Local {
     of: Weak<Node>,
@@ -110,17 +122,23 @@ struct Local {
 
 impl Node {
     /// A running node: its keeper is started, its processors wait for work.
-    pub(crate) fn start(config: Config) -> Result<Arc<Self>> {
+    pub(crate) fn start(mut config: Config) -> Result<Arc<Self>> {
         let processors = config.processors;
         let cpus = urpc_donate::allowed_cpus();
         let failed = |error| Error::system("start a runtime", error);
+        let descriptors = getrlimit(Resource::Nofile).current;
+        let descriptors = descriptors.map_or(usize::MAX, |n| n as usize);
+        config.caps = config.caps.within(descriptors);
+        if config.undumpable {
+            set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| failed(e.into()))?;
+        }
         let page = OwnPage::create().map_err(failed)?;
         page.word(page::PROCESSORS)
             .store(processors as u32, Ordering::Relaxed);
         page.word(page::UNHELD)
             .store(processors as u32, Ordering::Relaxed);
         let birthmark = Birthmark::take().map_err(failed)?;
-        let keeper = Keeper::new().map_err(failed)?;
+        let keeper = Keeper::new(config.caps).map_err(failed)?;
         let bell = keeper.new_bell().map_err(failed)?;
         let node = Arc::new_cyclic(|me: &Weak<Node>| Self {
             me: me.clone(),
@@ -134,7 +152,9 @@ impl Node {
             seats: (0..processors).map(|_| Seat::new()).collect(),
             bell,
             keeper,
+            quota: Arc::new(Quota::new(config.caps)),
             bindings: Mutex::default(),
+            list: Mutex::default(),
             next_key: AtomicU64::new(0),
             version: AtomicU64::new(1),
             crowded: AtomicBool::new(false),
@@ -264,10 +284,7 @@ impl Node {
     pub(crate) fn add(self: &Arc<Self>, binding: &Arc<Binding>) -> std::io::Result<()> {
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         binding.key.store(key, Ordering::Relaxed);
-        let mut bindings = lock(&self.bindings);
-        bindings.insert(key, Arc::clone(binding));
-        self.changed(bindings.len());
-        drop(bindings);
+        self.change(|bindings| bindings.insert(key, Arc::clone(binding)));
         let watched = self
             .bell
             .add(&binding.socket, key)
@@ -304,15 +321,26 @@ impl Node {
     /// Forgets a closed binding.
     pub(crate) fn remove(&self, binding: &Arc<Binding>) {
         let key = binding.key.load(Ordering::Relaxed);
-        let mut bindings = lock(&self.bindings);
-        if bindings.remove(&key).is_none() {
+        if self.change(|bindings| bindings.remove(&key)).is_none() {
             return; // it was never added
         }
-        self.changed(bindings.len());
-        drop(bindings);
+        binding.holding.close();
         *lock(&self.past) += binding.stats();
         self.bell.remove(&binding.socket);
         self.keeper.unwatch_peer(binding);
+    }
+
+    /// Changes the list of bindings.
+    fn change<R>(&self, change: impl FnOnce(&mut BTreeMap<u64, Arc<Binding>>) -> R) -> R {
+        let mut bindings = lock(&self.bindings);
+        let result = change(&mut bindings);
+        self.crowded.store(bindings.len() > FEW, Ordering::Relaxed);
+        let list = Arc::new(bindings.values().cloned().collect());
+        // Dropped when nothing is locked any more: a binding may go with it.
+        let _before = std::mem::replace(&mut *lock(&self.list), list);
+        self.version.fetch_add(1, Ordering::Release);
+        drop(bindings);
+        result
     }
 
     /// All open bindings.
@@ -328,7 +356,7 @@ impl Node {
 
     /// This thread's copy of the list.
     pub(crate) fn local_bindings(&self) -> List {
-        self.with_round(|round| Rc::clone(&round.all))
+        self.with_round(|round| Arc::clone(round.all()))
     }
 
     /// Runs `f` with what this thread knows of the channels.
@@ -347,10 +375,10 @@ impl Node {
     fn renew(&self, local: &mut Local, version: u64) {
         if !std::ptr::eq(local.of.as_ptr(), self) {
             local.round = Round::default();
+            local.of = self.me.clone();
         }
-        local.round.renew(self.bindings());
+        local.round.renew(Arc::clone(&lock(&self.list)));
         local.version = version;
-        local.of = self.me.clone();
         // A closed channel must not stay mapped for this thread's sake.
         caller::forget();
     }
@@ -361,17 +389,16 @@ impl Node {
         self.crowded.load(Ordering::Relaxed)
     }
 
-    /// The list of channels has changed.
-    fn changed(&self, channels: usize) {
-        self.crowded.store(channels > FEW, Ordering::Relaxed);
-        self.version.fetch_add(1, Ordering::Release);
-    }
-
     /// Lets go of all channels this thread still knows of.
     pub(crate) fn forget_bindings() {
         spare::let_go();
+        Self::forget_list();
+    }
+
+    /// The same, but for what calls have left to those that follow.
+    pub(crate) fn forget_list() {
         LOCAL.with_borrow_mut(|local| {
-            local.round = Round::default();
+            local.round.forget();
             local.version = 0; // no list has this one: the next look makes a new copy
         });
         caller::forget();

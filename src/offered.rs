@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use crate::limits::PROCEDURES;
+
 /// The procedures a peer offers, by name and by number.
 #[derive(Debug, Default)]
 pub(crate) struct Offered {
@@ -13,6 +15,9 @@ pub(crate) struct Offered {
 impl Offered {
     /// From names and signatures in the order of their numbers. `None` if there are too many.
     pub(crate) fn new(list: Vec<(String, String)>) -> Option<Self> {
+        if list.len() > PROCEDURES {
+            return None;
+        }
         let mut by_name = HashMap::with_capacity(list.len());
         for (number, (name, _)) in list.iter().enumerate() {
             by_name.insert(name.clone(), u16::try_from(number).ok()?);

@@ -1,6 +1,8 @@
 //! A runtime: processors, and the threads that come with them. Most programs need only the default one,
 //! or the one that [`main`](macro@crate::main) makes.
 
+mod caps;
+
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -59,6 +61,8 @@ impl Runtime {
                 discipline: None,
                 policy: Arc::new(Optimistic),
                 urgent: false,
+                caps: limits::Caps::default(),
+                undumpable: false,
             },
         }
     }

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use urpc_channel::{Body, Kind, Message};
 use urpc_donate::Credentials;
 
-use crate::bind::Allow;
+use crate::allow::Allow;
 use crate::binding::Binding;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{self, Listening};
@@ -99,10 +99,27 @@ impl ServerBuilder {
         self
     }
 
-    /// Decides by the peer's credentials, as the kernel vouches for them, who may bind. The default is
-    /// processes of the same user. Asked before anything of the peer is accepted.
+    /// Processes of these users may bind, whichever they are; nobody, if the list is empty. The default is the
+    /// user of this process, who has to be named, too, once anybody is. Several of `allow`, `allow_uids` and
+    /// `allow_gids` add up. Who it is comes from the kernel, and is asked before anything of the peer is accepted.
+    ///
+    /// What the permissions of the socket and of its directory forbid, this does not allow.
+    pub fn allow_uids(mut self, uids: impl IntoIterator<Item = u32>) -> Self {
+        self.allow.users(uids);
+        self
+    }
+
+    /// Processes with one of these as their effective group may bind. (Supplementary groups do not count.) As
+    /// [`allow_uids`](Self::allow_uids).
+    pub fn allow_gids(mut self, gids: impl IntoIterator<Item = u32>) -> Self {
+        self.allow.groups(gids);
+        self
+    }
+
+    /// Processes for which this is true may bind, by their credentials. As [`allow_uids`](Self::allow_uids). If it
+    /// panics, it was not true.
     pub fn allow(mut self, allowed: impl Fn(Credentials) -> bool + Send + Sync + 'static) -> Self {
-        self.allow = Allow::If(Arc::new(allowed));
+        self.allow.when(allowed);
         self
     }
 
@@ -184,12 +201,12 @@ struct State {
 }
 
 impl Listener {
-    /// The next connection, if there is one.
-    pub(crate) fn accept(&self) -> Option<OwnedFd> {
+    /// The next connection; `None` if nothing is accepted any more.
+    pub(crate) fn accept(&self) -> Option<std::io::Result<OwnedFd>> {
         match &*lock(&self.at) {
             Some(Where::Name(listening)) => {
-                let (stream, _) = listening.socket.accept().ok()?;
-                Some(stream.into())
+                let accepted = listening.socket.accept();
+                Some(accepted.map(|(stream, _)| stream.into()))
             }
             _ => None,
         }

@@ -19,6 +19,7 @@ use urpc_channel::Body;
 
 use crate::caller;
 use crate::cell::{Cell, Cells};
+use crate::limits::PROCEDURES;
 use crate::serving::Request;
 use crate::wire::{self, Status, Undecodable};
 
@@ -88,9 +89,8 @@ impl Services {
     pub(crate) fn add(&mut self, procedure: Procedure) {
         let index = self.procedures.len();
         assert!(
-            index < usize::from(u16::MAX),
-            "more than {} procedures on one channel",
-            u16::MAX
+            index < PROCEDURES,
+            "more than {PROCEDURES} procedures on one channel"
         );
         let before = self.by_name.insert(procedure.name.clone(), index);
         assert!(

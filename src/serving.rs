@@ -4,7 +4,7 @@
 //! its task is dropped, by "given up" from [`Served`]'s destructor. An id is free again just before its
 //! answer is sent; a request with a live id breaks the protocol.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
@@ -22,9 +22,14 @@ use crate::wire::{self, Nanos, Status, Undecodable};
 const LIVE: u64 = 1 << 32;
 /// Its caller is gone.
 const CANCELLED: u64 = 1 << 33;
+/// There was no room for its arguments.
+const TOO_MUCH: u64 = 1 << 34;
+/// Its arguments are large: `bytes` says how many there are.
+const LARGE: u64 = 1 << 35;
 
 struct Incoming {
     word: AtomicU64,
+    bytes: AtomicU32,
     /// The task it became, if it did not end at its first poll.
     task: Mutex<Option<(u32, JoinHandle<()>)>>,
 }
@@ -41,6 +46,7 @@ impl Serving {
     pub(crate) fn new(calls: u32) -> Self {
         let new = || Incoming {
             word: AtomicU64::new(0),
+            bytes: AtomicU32::new(0),
             task: Mutex::new(None),
         };
         Self {
@@ -69,25 +75,41 @@ impl Serving {
         true
     }
 
-    /// Its answer is about to be sent.
-    #[inline]
-    pub(crate) fn end(&self, id: u32) {
+    /// The request that has just begun has so many bytes, for which there is room. As `begin`.
+    pub(crate) fn note_bytes(&self, id: u32, bytes: u32) {
         if let Some(entry) = self.entry(id) {
-            entry.word.store(0, Ordering::Release);
+            entry.bytes.store(bytes, Ordering::Relaxed);
+            entry.word.fetch_or(LARGE, Ordering::Relaxed);
         }
+    }
+
+    /// There is no room for the request that has just begun. As `begin`.
+    pub(crate) fn note_too_much(&self, id: u32) {
+        if let Some(entry) = self.entry(id) {
+            entry.word.fetch_or(TOO_MUCH, Ordering::Relaxed);
+        }
+    }
+
+    /// Its answer is about to be sent. Returns the bytes there was room made for.
+    #[inline]
+    pub(crate) fn end(&self, id: u32) -> Option<u32> {
+        let entry = self.entry(id)?;
+        let large = entry.word.load(Ordering::Relaxed) & LARGE != 0;
+        let bytes = large.then(|| entry.bytes.load(Ordering::Relaxed));
+        entry.word.store(0, Ordering::Release);
+        bytes
     }
 
     /// The caller of `id` is gone: its task is dropped. Too late is nothing: the answer is on its way.
     pub(crate) fn cancel(&self, id: u32) {
         let Some(entry) = self.entry(id) else { return };
-        let live = LIVE | u64::from(id);
         // Pairs with the look in `keep`, through the mutex: one of the two aborts the task.
-        let cancelled = entry.word.compare_exchange(
-            live,
-            live | CANCELLED,
-            Ordering::AcqRel,
-            Ordering::Relaxed,
-        );
+        let cancelled = entry
+            .word
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
+                let live = word & !LARGE == LIVE | u64::from(id);
+                live.then_some(word | CANCELLED)
+            });
         if cancelled.is_ok() {
             let task = lock(&entry.task).take_if(|(of, _)| *of == id);
             if let Some((_, task)) = task {
@@ -96,17 +118,18 @@ impl Serving {
         }
     }
 
+    /// What has been noted about a request: `CANCELLED`, `TOO_MUCH`.
     #[inline]
-    fn is_cancelled(&self, id: u32) -> bool {
+    fn notes(&self, id: u32) -> u64 {
         let word = self.entry(id).map_or(0, |e| e.word.load(Ordering::Acquire));
-        word & CANCELLED != 0
+        word & (CANCELLED | TOO_MUCH)
     }
 
     /// Remembers the task that serves `id`, or aborts it if the caller is gone already.
     fn keep(&self, id: u32, task: JoinHandle<()>) {
         let Some(entry) = self.entry(id) else { return };
         let mut place = lock(&entry.task);
-        let word = entry.word.load(Ordering::Acquire);
+        let word = entry.word.load(Ordering::Acquire) & !LARGE;
         if word == LIVE | u64::from(id) {
             *place = Some((id, task));
         } else if word == LIVE | CANCELLED | u64::from(id) {
@@ -174,25 +197,35 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Whether it should not even be begun: its caller is gone, or its time is over, or the server leaves.
+    /// Whether it should not even be begun: its caller is gone, or its time is over, or the server leaves, or has
+    /// enough to do.
     #[inline(always)]
     pub(crate) fn is_vain(&self) -> bool {
         self.deadline != Nanos::NEVER && self.deadline < Nanos::coarse()
-            || self.binding.serving.is_cancelled(self.message.id)
+            || self.binding.serving.notes(self.message.id) != 0
             || self.binding.draining.load(Ordering::Relaxed)
+            || self.binding.holding.is_full()
     }
 
     /// Answers one that is in vain.
     #[cold]
     pub(crate) fn dismiss(self) {
-        let (status, text) = if self.binding.serving.is_cancelled(self.message.id) {
+        let notes = self.binding.serving.notes(self.message.id);
+        let late = self.deadline != Nanos::NEVER && self.deadline < Nanos::coarse();
+        let (status, text) = if notes & CANCELLED != 0 {
             let text = "its caller gave it up before it was begun";
             (Status::NotStarted, text)
         } else if self.binding.draining.load(Ordering::Relaxed) {
             (Status::ShuttingDown, "the server is shutting down")
-        } else {
+        } else if notes & TOO_MUCH != 0 {
+            let text = "there is no room for so many bytes (`Builder::max_bytes`)";
+            (Status::Overloaded, text)
+        } else if late {
             let text = "its deadline passed before it was begun";
             (Status::NotStarted, text)
+        } else {
+            let text = "there are too many calls already (`Builder::max_serving`)";
+            (Status::Overloaded, text)
         };
         self.refuse(status, text);
     }
@@ -217,8 +250,9 @@ impl<'a> Request<'a> {
     /// Decodes the arguments, and lets the peer have their room back.
     #[inline]
     pub(crate) fn decode<T: DeserializeOwned>(&mut self) -> Result<T, Undecodable> {
+        let nesting = self.binding.node.config.caps.nesting;
         self.release();
-        wire::decode(&mut self.message.body)
+        wire::decode(&mut self.message.body, nesting)
     }
 
     /// Lets the peer have the room of a large request back: its bytes become the handler's.
@@ -255,6 +289,7 @@ impl<'a> Request<'a> {
         F: Future<Output = Result<Body, (Status, String)>> + Send + Unpin + 'static,
     {
         let id = self.message.id;
+        self.binding.holding.begin();
         let mut served = Served {
             binding: Arc::clone(self.binding),
             id,
@@ -288,6 +323,7 @@ struct Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
+        self.binding.holding.end();
         if !self.answered {
             let why = "its task was dropped by the server";
             fail(&self.binding, self.id, Status::Abandoned, why);

@@ -1,8 +1,9 @@
 //! What a message means: the codec of arguments and replies, the status of a failed call, and time.
 //!
 //! The codec is postcard, behind the two functions [`encode`] and [`decode`]; nothing else outside of this folder
-//! knows it. Decoding never reads beyond the bytes received, and bytes left over are an error.
+//! knows it. Decoding never reads beyond the bytes received, has caps (`careful.rs`), and bytes left over are an error.
 
+mod careful;
 mod large;
 mod taking;
 
@@ -37,28 +38,41 @@ pub(crate) enum Undecodable {
     Surplus(usize),
 }
 
-/// Decodes all of `body`. What it had on the heap may be the value's now; nothing is left of it.
+/// Decodes all of `body`, in which values lie at most `nesting` levels deep in one another. What it had on the heap
+/// may be the value's now; nothing is left of it.
 #[inline]
-pub(crate) fn decode<T: DeserializeOwned>(body: &mut Body) -> Result<T, Undecodable> {
+pub(crate) fn decode<T: DeserializeOwned>(body: &mut Body, nesting: u32) -> Result<T, Undecodable> {
     match body {
-        Body::Inline(bytes) => decode_slice(bytes.as_bytes()),
-        Body::Heap(large) => decode_large(std::mem::take(large)),
+        Body::Inline(bytes) => decode_slice(bytes.as_bytes(), nesting),
+        Body::Heap(large) => decode_large(std::mem::take(large), nesting),
     }
 }
 
 #[cold]
-fn decode_large<T: DeserializeOwned>(large: Large) -> Result<T, Undecodable> {
-    large::decode(large)
+fn decode_large<T: DeserializeOwned>(large: Large, nesting: u32) -> Result<T, Undecodable> {
+    large::decode(large, nesting)
 }
 
 /// Decodes all of `bytes`.
 #[inline]
-pub(crate) fn decode_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Undecodable> {
-    match postcard::take_from_bytes(bytes) {
+pub(crate) fn decode_slice<T: DeserializeOwned>(
+    bytes: &[u8],
+    nesting: u32,
+) -> Result<T, Undecodable> {
+    let caps = careful::Caps::new(bytes.len(), nesting);
+    let mut decoder = postcard::Deserializer::from_bytes(bytes);
+    let decoded = T::deserialize(caps.wrap(&mut decoder));
+    match decoded.and_then(|value| Ok((value, decoder.finalize()?))) {
         Ok((value, [])) => Ok(value),
         Ok((_, rest)) => Err(Undecodable::Surplus(rest.len())),
-        Err(error) => Err(Undecodable::Malformed(error.to_string())),
+        Err(error) => Err(malformed(&caps, &error)),
     }
+}
+
+#[cold]
+fn malformed(caps: &careful::Caps, error: &postcard::Error) -> Undecodable {
+    let why = caps.broken().map(|excess| excess.to_string());
+    Undecodable::Malformed(why.unwrap_or_else(|| error.to_string()))
 }
 
 /// Why a call failed, as the peer that should have run it says. The number crosses in the slot's
@@ -77,6 +91,8 @@ pub(crate) enum Status {
     /// It was never started.
     NotStarted = 8,
     ShuttingDown = 9,
+    /// It was never started: the peer, or this client of it, has as much to do as is allowed.
+    Overloaded = 10,
 }
 
 impl Status {
@@ -92,6 +108,7 @@ impl Status {
             Abandoned,
             NotStarted,
             ShuttingDown,
+            Overloaded,
         ]
         .into_iter()
         .find(|status| *status as u16 == code)
@@ -109,6 +126,7 @@ impl Status {
             Self::Abandoned => (Kind::Abandoned, Executed::Maybe),
             Self::NotStarted => (Kind::Abandoned, Executed::No),
             Self::ShuttingDown => (Kind::ShuttingDown, Executed::No),
+            Self::Overloaded => (Kind::Overloaded, Executed::No),
         };
         // Any bytes are a text to us, if not a pretty one.
         let text = String::from_utf8_lossy(text);
@@ -189,16 +207,73 @@ mod tests {
     fn what_is_encoded_is_decoded_and_surplus_is_counted() {
         let mut body = Body::EMPTY;
         encode(&(2i64, "three"), &mut body).unwrap();
-        assert_eq!(decode(&mut body), Ok((2i64, "three".to_string())));
-        assert_eq!(decode::<i64>(&mut body), Err(Undecodable::Surplus(6)));
+        let decoded = decode(&mut body, 1);
+        assert_eq!(decoded, Ok((2i64, "three".to_string())));
+        let decoded = decode::<i64>(&mut body, 0);
+        assert_eq!(decoded, Err(Undecodable::Surplus(6)));
         encode(&vec![7u8; 1000], &mut body).unwrap();
-        assert_eq!(decode(&mut body), Ok(vec![7u8; 1000]));
+        assert_eq!(decode(&mut body, 1), Ok(vec![7u8; 1000]));
+    }
+
+    fn why<T: DeserializeOwned + std::fmt::Debug>(bytes: &[u8], nesting: u32) -> String {
+        match decode_slice::<T>(bytes, nesting) {
+            Err(Undecodable::Malformed(why)) => why,
+            other => panic!("it is malformed: {other:?}"),
+        }
     }
 
     #[test]
     fn half_a_value_is_malformed() {
-        let decoded = decode_slice::<(u8, u8)>(&[1]);
-        assert!(matches!(decoded, Err(Undecodable::Malformed(_))));
+        why::<(u8, u8)>(&[1], 9);
+    }
+
+    /// Lists in lists.
+    #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+    struct Tree(Vec<Tree>);
+
+    #[test]
+    fn values_that_lie_too_deep_in_one_another_are_malformed_before_the_stack_is_full() {
+        // A million lists of one list each.
+        let said = why::<Tree>(&[1; 1 << 20], 128);
+        assert!(said.contains("more than 128 levels"), "{said}");
+        // Each takes a level as a struct, and one as a list.
+        let deep = |lists: usize| [vec![1; lists - 1], vec![0]].concat();
+        assert!(decode_slice::<Tree>(&deep(64), 128).is_ok());
+        why::<Tree>(&deep(65), 128);
+        let wide = [vec![100], vec![0; 100]].concat();
+        assert!(decode_slice::<Tree>(&wide, 4).is_ok());
+    }
+
+    #[test]
+    fn every_kind_of_value_that_has_values_in_it_counts_as_a_level() {
+        #[derive(Debug, serde::Deserialize)]
+        enum List {
+            End,
+            #[expect(dead_code)]
+            More {
+                next: Box<List>,
+            },
+        }
+        #[derive(Debug, serde::Deserialize)]
+        #[expect(dead_code)]
+        struct Chain(Option<Box<Chain>>);
+        type Maps = std::collections::BTreeMap<u8, (u8, Option<[u8; 1]>)>;
+        why::<List>(&[1; 1 << 20], 100);
+        why::<Chain>(&[1; 1 << 20], 100);
+        assert!(decode_slice::<List>(&[1, 1, 0], 5).is_ok());
+        why::<List>(&[1, 1, 0], 4);
+        assert!(decode_slice::<Chain>(&[1, 0], 3).is_ok());
+        assert!(decode_slice::<Maps>(&[1, 1, 1, 1, 1], 4).is_ok());
+        why::<Maps>(&[1, 1, 1, 1, 1], 3);
+    }
+
+    #[test]
+    fn elements_without_bytes_are_counted() {
+        let claims = postcard::to_allocvec(&u64::MAX).unwrap();
+        why::<Vec<()>>(&claims, 9);
+        why::<Vec<Vec<u64>>>(&claims, 9);
+        why::<std::collections::HashMap<(), ()>>(&claims, 9);
+        assert_eq!(decode_slice(&[100], 1), Ok(vec![(); 100]));
     }
 
     #[test]

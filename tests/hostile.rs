@@ -5,6 +5,8 @@
 //! that none goes unseen.
 #[macro_use]
 mod common;
+#[path = "common/kit.rs"]
+mod kit;
 #[path = "common/raw.rs"]
 mod raw;
 
@@ -14,7 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use common::{Names, Process, runtime, say, serve, until_told_to_end, wait_for, watchdog};
-use raw::{Bound, Random, Vandal};
+use kit::Hostile;
+use raw::{Bound, Random, Shown, Vandal};
 use urpc::{CallErrorKind, Peer};
 use urpc_channel::{Body, Channel, Kind, Message};
 
@@ -384,4 +387,67 @@ fn a_client_that_takes_no_replies_keeps_nobody_else_from_theirs() {
     server.finish();
 }
 
-roles! { "server" => server, "client" => client }
+#[test]
+fn a_replayed_call_closes_its_channel_while_words_change_and_rings_come_without_end() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let name = names.name("s");
+    let server = Process::start("server", &format!("1 {name}"));
+    let calls = with_an_honest_client(&name, || {
+        for _ in 0..20 {
+            let mut hostile = Hostile::connect(&name).unwrap();
+            let (hold, len) = (1, 0);
+            // One that is answered may come again: its id is free.
+            for _ in 0..3 {
+                hostile.call(7, len, b"\x01\x07");
+                let taken = hostile.taken() + 1;
+                wait_for("a call to be taken", || {
+                    hostile.ring();
+                    hostile.taken() >= taken || hostile.is_hung_up()
+                });
+            }
+            hostile.call(9, hold, b"");
+            hostile.replay(1);
+            let presence = |shown: &Shown| shown.page.word(1).store(fastrand::u32(..), Relaxed);
+            hostile.meanwhile(presence, || {
+                wait_for("it to have enough", || {
+                    hostile.ring();
+                    hostile.is_hung_up()
+                });
+            });
+        }
+    });
+    assert!(calls > 0);
+    server.finish();
+}
+
+/// A server that leaves its socket to a child, and then waits to be killed.
+fn testator(name: &str) {
+    let listener = UnixListener::bind(name).unwrap();
+    say("ready", "");
+    let (socket, _) = listener.accept().unwrap();
+    let hostile = Hostile::from(Bound::accept(socket, &[("len", "")]).unwrap());
+    say("left", hostile.leave_to_a_child());
+    until_told_to_end();
+}
+
+#[test]
+fn calls_of_a_dead_server_end_although_its_child_keeps_the_socket() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let name = names.name("s");
+    let mut server = Process::start("testator", &name);
+    let rt = runtime(1);
+    let peer = rt.block_on(urpc::connect(&name)).unwrap();
+    let call = rt.spawn(urpc::call::<u64>(&peer, "len", vec![7u8; 10]));
+    let heir = server.expect("left");
+    let killed = std::time::Instant::now();
+    server.kill();
+    let lives = std::path::Path::new("/proc").join(heir).exists();
+    let error = rt.block_on(call).unwrap().unwrap_err();
+    assert!(lives, "its child was there when it died");
+    assert_eq!(error.kind(), CallErrorKind::Closed, "{error}");
+    println!("{:?} after the death", killed.elapsed());
+}
+
+roles! { "server" => server, "client" => client, "testator" => testator }

@@ -81,8 +81,8 @@ fn a_processor_that_is_returned_unused_is_followed_by_a_ring() {
         return_all(bound);
         std::thread::yield_now();
     });
-    // At most one for each call: the next look finds it barred, and rings.
-    assert!((1..=100).contains(&stats.donations_given), "{stats:?}");
+    // Each bars the next ones for many times what it took, so there are few for each call.
+    assert!((1..=1000).contains(&stats.donations_given), "{stats:?}");
     assert!(stats.rings > 0, "{stats:?}");
 }
 

@@ -110,6 +110,20 @@ fn what_else_the_task_waits_for_is_seen() {
 }
 
 #[test]
+fn a_call_beside_one_that_is_never_answered_is_woken_by_its_reply() {
+    everywhere(|peer| async move {
+        for n in 0..20 {
+            let limit = Duration::from_secs(20);
+            let never = urpc::call::<()>(&peer, "never", ()).timeout(limit);
+            match select(urpc::call::<u64>(&peer, "later", n), never).await {
+                Either::Left((reply, _)) => assert_eq!(reply, Ok(n)),
+                Either::Right((reply, _)) => panic!("{reply:?}"),
+            }
+        }
+    });
+}
+
+#[test]
 fn a_task_that_calls_on_and_on_is_aborted() {
     everywhere(|peer| async move {
         let busy = urpc::spawn(async move {

@@ -160,7 +160,7 @@ impl Channel {
     /// nothing withdraws a call before it was sent, and a [`Kind::Goodbye`] overtakes nothing.
     ///
     /// A body with [`window_bytes`](Body::window_bytes) needs as many [reserved](Channel::reserve) ones;
-    /// panics if there are fewer. It also panics for [`Kind::Aborted`], which is only received.
+    /// panics if there are fewer. It also panics for [`Kind::Aborted`] and [`Kind::Refused`], which are only received.
     ///
     /// # Errors
     /// Gives the message back. Bytes reserved for it stay reserved ([`Channel::unreserve`]). When it does not
@@ -192,7 +192,8 @@ impl Channel {
         if self.forked() {
             return Err(SendError(message, Why::Forked));
         }
-        assert!(message.kind != Kind::Aborted, "Aborted is only received");
+        let sent = !matches!(message.kind, Kind::Aborted | Kind::Refused);
+        assert!(sent, "{:?} is only received", message.kind);
         let mut spent = 0;
         if let Body::Heap(large) = &message.body {
             if let Some(inline) = large.inline() {

@@ -40,7 +40,10 @@ struct Receiver {
 struct Partial {
     head: Head,
     total: u32,
-    large: Large,
+    /// Bytes that have come.
+    come: u32,
+    /// These bytes; `None` if the sink does not want them.
+    large: Option<Large>,
 }
 
 impl Incoming {
@@ -169,8 +172,8 @@ impl Incoming {
     ) -> Result<bool, Violation> {
         let whole = match Frame::parse(slot, self.geometry.arena, self.limits.max_payload)? {
             Frame::Whole(_) => unreachable!("`frame::message` finds these"),
-            Frame::Piece(piece) => self.add(receiver, own, peer, piece)?,
-            Frame::Abort { id } => Some((receiver.abort(id, own), Large::default())),
+            Frame::Piece(piece) => self.add(receiver, own, peer, piece, sink)?,
+            Frame::Abort { id } => Some((receiver.abort(id, own, sink), Large::default())),
         };
         let is_whole = whole.is_some();
         let is_underway = receiver.current.is_some() || !receiver.partials.is_empty();
@@ -188,6 +191,7 @@ impl Incoming {
         own: &impl Words,
         peer: &impl Words,
         piece: Piece,
+        sink: &mut impl Sink,
     ) -> Result<Option<(Head, Large)>, Violation> {
         let Piece {
             head,
@@ -202,12 +206,12 @@ impl Incoming {
             if is_known {
                 return Err(Violation::Repeated(head.id));
             }
-            self.begin(receiver, own, head, lead, total)?;
+            self.begin(receiver, own, head, lead, total, sink)?;
         }
         let Some(partial) = receiver.current.as_mut().filter(|p| p.is_of(&head)) else {
             return Err(Violation::Orphan(head.id));
         };
-        let (expected, expected_total) = (partial.large.bytes.len() as u32, partial.total);
+        let (expected, expected_total) = (partial.come, partial.total);
         if (position, total) != (expected, expected_total) {
             return Err(Violation::Position {
                 id: head.id,
@@ -217,16 +221,29 @@ impl Incoming {
                 expected_total,
             });
         }
-        peer.copy_out(
-            self.geometry.arena_at() + offset as usize,
-            len as usize,
-            &mut partial.large.bytes,
-        );
-        if (partial.large.bytes.len() as u32) < total {
+        partial.come += len; // `frame` has checked that it ends within the total
+        if let Some(Large { bytes, .. }) = &mut partial.large {
+            make_room(
+                bytes,
+                len as usize,
+                total as usize,
+                self.geometry.arena as usize,
+            );
+            let at = self.geometry.arena_at() + offset as usize;
+            peer.copy_out(at, len as usize, bytes);
+        }
+        if partial.come < total {
             return Ok(None);
         }
         let whole = receiver.current.take();
-        Ok(whole.map(|Partial { head, large, .. }| (head, large)))
+        Ok(whole.map(|Partial { head, large, .. }| match large {
+            Some(large) => (head, large),
+            None => {
+                own.add(FREED_AT, total.into());
+                let kind = Kind::Refused;
+                (Head { kind, ..head }, Large::default())
+            }
+        }))
     }
 
     fn begin(
@@ -236,6 +253,7 @@ impl Incoming {
         head: Head,
         lead: u8,
         total: u32,
+        sink: &mut impl Sink,
     ) -> Result<(), Violation> {
         receiver.put_aside();
         if receiver.partials.len() >= 2 * self.limits.calls as usize {
@@ -252,9 +270,15 @@ impl Incoming {
             });
         }
         receiver.declared += u64::from(total);
-        let bytes = Vec::with_capacity(total as usize);
-        let large = Large { bytes, lead };
-        receiver.current = Some(Partial { head, total, large });
+        // An answer is to a call of ours, which we make room for when we make it.
+        let wanted = head.kind != Kind::Call || sink.admits(total);
+        let bytes = Vec::new();
+        receiver.current = Some(Partial {
+            head,
+            total,
+            come: 0,
+            large: wanted.then_some(Large { bytes, lead }),
+        });
         Ok(())
     }
 }
@@ -294,7 +318,7 @@ impl Receiver {
     }
 
     /// Drops what has come of call `id`. There may be nothing: then it was withdrawn before its first piece.
-    fn abort(&mut self, id: u32, own: &impl Words) -> Head {
+    fn abort(&mut self, id: u32, own: &impl Words, sink: &mut impl Sink) -> Head {
         let mut head = Head {
             kind: Kind::Call,
             id,
@@ -305,8 +329,19 @@ impl Receiver {
             && let Some(partial) = self.current.take()
         {
             own.add(FREED_AT, partial.total.into());
+            if partial.large.is_some() {
+                sink.withdrawn(partial.total);
+            }
         }
         head.kind = Kind::Aborted;
         head
+    }
+}
+
+/// Room for `len` more of `total` bytes: for twice what has come, or for `little`, since the rest is only claimed.
+fn make_room(bytes: &mut Vec<u8>, len: usize, total: usize, little: usize) {
+    if bytes.capacity() - bytes.len() < len {
+        let more = len.max(bytes.len()).max(little);
+        bytes.reserve_exact(more.min(total - bytes.len()));
     }
 }

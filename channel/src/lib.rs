@@ -20,6 +20,9 @@ mod channel;
 mod end;
 mod fate;
 mod frame;
+#[cfg(any(fuzzing, all(test, not(urpc_loom))))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod incoming;
 pub mod layout;
 #[cfg(all(test, urpc_loom))]

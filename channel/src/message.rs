@@ -22,6 +22,8 @@ pub enum Kind {
     Goodbye,
     /// Only received: the peer withdrew its call `id` before all of it had crossed, so it did not run.
     Aborted,
+    /// Only received: a large call of the peer whose bytes were [not admitted](Sink::admits).
+    Refused,
 }
 
 /// One whole message.
@@ -209,8 +211,20 @@ pub trait Sink {
     /// A message that fits into its slot.
     fn small(&mut self, head: Head, body: Arrived<'_>);
 
-    /// One that came in pieces, or of which the rest was withdrawn ([`Kind::Aborted`]).
+    /// One that came in pieces, or of which the rest was withdrawn ([`Kind::Aborted`]), or that was not admitted
+    /// ([`Kind::Refused`]).
     fn large(&mut self, head: Head, body: Large);
+
+    /// Whether to hold the `bytes` of a large call whose first piece has come. If not, none is kept.
+    fn admits(&mut self, bytes: u32) -> bool {
+        let _ = bytes;
+        true
+    }
+
+    /// A call of so many bytes that was admitted has been withdrawn; [`Kind::Aborted`] follows.
+    fn withdrawn(&mut self, bytes: u32) {
+        let _ = bytes;
+    }
 }
 
 /// The bytes of a small message that has just come in. They still lie in the ring, where the peer may change them

@@ -149,14 +149,24 @@ impl Inbox {
     /// # Errors
     /// Says which promise the descriptor does not keep: memory, seals, size, no holes, header.
     pub fn accept(fd: OwnedFd, geometry: &Geometry) -> Result<Inbox, RegionError> {
-        let region = Region::accept(fd, geometry.size()?)?;
+        let inbox = Inbox {
+            region: Region::accept(fd, geometry.size()?)?,
+            geometry: *geometry,
+        };
+        inbox.check_header()?;
+        Ok(inbox)
+    }
+
+    /// Whether the first words are those of such an outbox. Asked by [`accept`](Self::accept).
+    #[doc(hidden)]
+    pub fn check_header(&self) -> Result<(), RegionError> {
         let header = [
             (MAGIC_AT, MAGIC),
             (VERSION_AT, VERSION),
-            (GEOMETRY_AT, geometry.word()),
+            (GEOMETRY_AT, self.geometry.word()),
         ];
         for (at, expected) in header {
-            let found = region.u64(at).load(Ordering::Relaxed);
+            let found = self.region.u64(at).load(Ordering::Relaxed);
             if found != expected {
                 return Err(RegionError::Header {
                     at,
@@ -165,15 +175,18 @@ impl Inbox {
                 });
             }
         }
-        Ok(Inbox {
-            region,
-            geometry: *geometry,
-        })
+        Ok(())
     }
 
     /// How large its parts are.
     pub fn geometry(&self) -> Geometry {
         self.geometry
+    }
+
+    /// What any word says, for tests that play a hostile peer.
+    #[doc(hidden)]
+    pub fn word(&self, offset: usize) -> u64 {
+        self.region.u64(offset).load(Ordering::Relaxed)
     }
 
     /// The peer's grant word `k`: Relaxed loads only, never a store (SIGSEGV). For Acquire, put a

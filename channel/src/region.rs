@@ -292,24 +292,20 @@ unsafe fn copy_payload(from: *const u8, to: *mut u8) {
     }
 }
 
-/// Copies `len` bytes, as fast as the machine can.
+/// Copies `len` bytes, as fast as the machine can. Each is read once.
 ///
 /// # Safety
 /// `from` is readable and `to` writable for `len` bytes, at least `BULK_COPY`, and they do not overlap.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn bulk_copy(from: *const u8, to: *mut u8, len: usize) {
+unsafe fn bulk_copy(mut from: *const u8, mut to: *mut u8, len: usize) {
+    let mut rest = len;
     if std::arch::is_x86_feature_detected!("avx") {
-        // SAFETY: the caller vouches for the ranges, and the processor has these instructions. All but the last
-        // 64 bytes are copied from the start on, and these, which may overlap, from the end.
+        rest = len % BULK_COPY;
+        // SAFETY: the caller vouches for the ranges, and the processor has these instructions. As many whole blocks
+        // are copied as there are, at least one.
         unsafe {
             std::arch::asm!(
-                "vmovups ymm0, [{from} + {left} - 64]",
-                "vmovups ymm1, [{from} + {left} - 32]",
-                "vmovups [{to} + {left} - 64], ymm0",
-                "vmovups [{to} + {left} - 32], ymm1",
-                "sub {left}, 64",
-                "jbe 3f",
                 "2:",
                 "vmovups ymm0, [{from}]",
                 "vmovups ymm1, [{from} + 32]",
@@ -318,19 +314,17 @@ unsafe fn bulk_copy(from: *const u8, to: *mut u8, len: usize) {
                 "add {from}, 64",
                 "add {to}, 64",
                 "sub {left}, 64",
-                "ja 2b",
-                "3:",
+                "jne 2b",
                 "vzeroupper",
-                from = inout(reg) from => _, to = inout(reg) to => _, left = inout(reg) len => _,
+                from = inout(reg) from, to = inout(reg) to, left = inout(reg) len - rest => _,
                 out("xmm0") _, out("xmm1") _,
                 options(nostack));
         }
-        return;
     }
     // SAFETY: the caller vouches for both ranges; the direction flag is clear by the calling convention. Later
     // stores, such as a slot's header, are not seen before those of a string copy.
     unsafe {
-        std::arch::asm!("rep movsb", inout("rcx") len => _, inout("rsi") from => _,
+        std::arch::asm!("rep movsb", inout("rcx") rest => _, inout("rsi") from => _,
             inout("rdi") to => _, options(nostack, preserves_flags));
     }
 }

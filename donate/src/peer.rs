@@ -4,7 +4,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// The peer's credentials at the moment it connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,21 @@ pub struct Credentials {
     pub gid: u32,
 }
 
+impl Credentials {
+    /// Asks the kernel who is at the other end of `socket`. Takes no descriptor.
+    ///
+    /// # Errors
+    /// If the kernel does not tell: then the peer must not be believed anything.
+    pub fn of(socket: impl AsFd) -> std::io::Result<Self> {
+        let peer = rustix::net::sockopt::socket_peercred(socket)?;
+        Ok(Self {
+            pid: peer.pid.as_raw_nonzero().get(),
+            uid: peer.uid.as_raw(),
+            gid: peer.gid.as_raw(),
+        })
+    }
+}
+
 /// The process at the other end of a socket.
 #[derive(Debug)]
 pub struct PeerProcess {
@@ -25,24 +40,15 @@ pub struct PeerProcess {
 }
 
 impl PeerProcess {
-    /// Asks the kernel who is at the other end of `socket`.
-    ///
-    /// # Errors
-    /// If the kernel does not tell: then the peer must not be believed anything.
-    pub fn of(socket: impl AsFd) -> std::io::Result<Self> {
-        let peer = rustix::net::sockopt::socket_peercred(&socket)?;
+    /// The process that `credentials` name, of a socket that is connected still.
+    #[must_use]
+    pub fn of(credentials: Credentials) -> Self {
         // The socket still being connected does not prove that the pid is not reused; what we use
         // the pidfd for (noticing death, R7) only becomes slower if it names somebody else, since
         // the socket's hang-up is watched as well.
-        let pidfd = pidfd_open(peer.pid, PidfdFlags::empty()).ok();
-        Ok(Self {
-            credentials: Credentials {
-                pid: peer.pid.as_raw_nonzero().get(),
-                uid: peer.uid.as_raw(),
-                gid: peer.gid.as_raw(),
-            },
-            pidfd,
-        })
+        let pid = Pid::from_raw(credentials.pid);
+        let pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        Self { credentials, pidfd }
     }
 
     /// The peer's credentials.
@@ -66,7 +72,7 @@ mod tests {
     #[test]
     fn the_kernel_tells_who_is_there() {
         let (a, _b) = UnixStream::pair().unwrap();
-        let peer = PeerProcess::of(&a).unwrap();
+        let peer = PeerProcess::of(Credentials::of(&a).unwrap());
         assert_eq!(peer.credentials().pid as u32, std::process::id());
         assert!(peer.pidfd().is_some());
     }

@@ -167,12 +167,22 @@ impl Sink for Sorter<'_> {
                 self.delivered(head.id, bytes, delivery);
             }
             Kind::Call => {
+                let bytes = body.window_bytes() as u32;
                 if let Some(place) = self.begin(head) {
                     *place = body;
+                    self.binding.serving.note_bytes(head.id, bytes);
                 }
             }
             _ => self.rare(head, body),
         }
+    }
+
+    fn admits(&mut self, bytes: u32) -> bool {
+        self.binding.holding.take(bytes)
+    }
+
+    fn withdrawn(&mut self, bytes: u32) {
+        self.binding.holding.give(bytes);
     }
 }
 
@@ -238,6 +248,12 @@ impl Sorter<'_> {
                 if let Some(place) = self.begin(head) {
                     *place = body;
                     binding.serving.cancel(id);
+                }
+            }
+            Kind::Refused => {
+                if let Some(place) = self.begin(head) {
+                    *place = body;
+                    binding.serving.note_too_much(id);
                 }
             }
             Kind::Goodbye => binding.leaving.store(true, Ordering::Release),

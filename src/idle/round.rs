@@ -8,12 +8,12 @@
 //! **Nothing depends on which list a channel is in.** The look before a rest, after the announcement and its fence, is
 //! at all channels; until then each is looked at once in a round, and what it has to tell is heard so much later.
 
-use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::scan_one;
 use crate::binding::Binding;
-use crate::node::Node;
+use crate::node::{List, Node};
 
 /// So few channels are looked at each time, whether they are lively or not.
 pub(crate) const FEW: usize = 2;
@@ -24,15 +24,13 @@ pub(crate) const LOOKS_PER_SILENT: u32 = 64;
 /// Scans, each of which is for the sake of a task or a message, for one look at a silent channel.
 const SCANS_PER_SILENT: u32 = 16;
 
-/// The channels that a thread knows of.
-pub(crate) type List = Rc<Vec<Arc<Binding>>>;
-
 /// See the [module's documentation](self).
 #[derive(Default)]
 pub(crate) struct Round {
-    pub(crate) all: List,
-    /// The very list `all` where that is short.
-    lively: List,
+    /// `None` while this thread sleeps.
+    lists: Option<Lists>,
+    /// The lively ones before that, by their keys.
+    before: Vec<u64>,
     /// For each lively one: what had come in at the end of the last round.
     seen: Vec<u64>,
     /// Which of all is looked at next.
@@ -41,45 +39,93 @@ pub(crate) struct Round {
     scans: u32,
 }
 
+struct Lists {
+    all: List,
+    /// The very list `all` where that is short.
+    lively: List,
+}
+
 impl Round {
-    /// There are others now.
-    pub(crate) fn renew(&mut self, all: Vec<Arc<Binding>>) {
-        self.all = Rc::new(all);
-        if self.all.len() <= FEW {
-            self.lively = Rc::clone(&self.all);
+    /// There are others now, or this thread has slept.
+    pub(crate) fn renew(&mut self, all: List) {
+        self.forget();
+        let lively = if all.len() <= FEW {
+            Arc::clone(&all)
         } else {
-            let open = |binding: &&Arc<Binding>| !binding.is_closed();
-            self.lively = Rc::new(self.lively.iter().filter(open).cloned().collect());
-            self.look_back();
+            let key = |binding: &Arc<Binding>| binding.key.load(Ordering::Relaxed);
+            let find = |&lively: &u64| {
+                let place = all.binary_search_by_key(&lively, key).ok()?;
+                Some(Arc::clone(&all[place]))
+            };
+            Arc::new(self.before.iter().filter_map(find).collect())
+        };
+        self.lists = Some(Lists { all, lively });
+        self.look_back();
+    }
+
+    /// Lets go of all channels.
+    pub(crate) fn forget(&mut self) {
+        let Some(Lists { all, lively }) = self.lists.take() else {
+            return;
+        };
+        self.before.clear();
+        if !Arc::ptr_eq(&all, &lively) {
+            let keys = lively.iter().map(|b| b.key.load(Ordering::Relaxed));
+            self.before.extend(keys);
         }
     }
 
+    fn lists(&self) -> &Lists {
+        self.lists.as_ref().expect("renewed by who gave it out")
+    }
+
+    /// All channels, by their keys.
+    pub(crate) fn all(&self) -> &List {
+        &self.lists().all
+    }
+
+    fn lively(&self) -> &List {
+        &self.lists().lively
+    }
+
     fn has_silent(&self) -> bool {
-        !Rc::ptr_eq(&self.all, &self.lively)
+        !Arc::ptr_eq(self.all(), self.lively())
+    }
+
+    fn set_lively(&mut self, lively: Vec<Arc<Binding>>) {
+        if let Some(lists) = &mut self.lists {
+            lists.lively = Arc::new(lively);
+        }
     }
 
     /// Puts a channel on the short list. If that is full, the first half of it goes.
     fn enliven(&mut self, binding: &Arc<Binding>) {
-        if !self.has_silent() || self.lively.iter().any(|other| Arc::ptr_eq(other, binding)) {
+        if !self.has_silent()
+            || self
+                .lively()
+                .iter()
+                .any(|other| Arc::ptr_eq(other, binding))
+        {
             return;
         }
-        let mut lively = self.lively.to_vec();
+        let mut lively = self.lively().to_vec();
         if lively.len() == LIVELY {
             lively.drain(..LIVELY / 2);
             self.seen.drain(..LIVELY / 2);
         }
         lively.push(Arc::clone(binding));
         self.seen.push(u64::MAX);
-        self.lively = Rc::new(lively);
+        self.set_lively(lively);
     }
 
     /// Notes what has come in so far.
     fn look_back(&mut self) {
-        self.seen = self
-            .lively
-            .iter()
-            .map(|other| other.channel.taken())
-            .collect();
+        self.seen.clear();
+        if self.has_silent() {
+            let lively = Arc::clone(self.lively());
+            let taken = lively.iter().map(|other| other.channel.taken());
+            self.seen.extend(taken);
+        }
     }
 
     /// The channel whose turn it is, if any are silent. At the end of a round, those leave the short list of which
@@ -88,28 +134,28 @@ impl Round {
         if !self.has_silent() {
             return None;
         }
-        if self.next >= self.all.len() {
+        if self.next >= self.all().len() {
             self.next = 0;
             let stays = |(other, seen): &(&Arc<Binding>, &u64)| {
                 **seen != other.channel.taken() || other.outstanding() || other.wants_attention()
             };
-            let lively = self.lively.iter().zip(&self.seen).filter(stays);
+            let lively = self.lively().iter().zip(&self.seen).filter(stays);
             let lively: Vec<_> = lively.map(|(other, _)| Arc::clone(other)).collect();
-            if lively.len() < self.lively.len() {
-                self.lively = Rc::new(lively);
+            if lively.len() < self.lively().len() {
+                self.set_lively(lively);
             }
             self.look_back();
         }
         let turn = self.next;
         self.next += 1;
-        Some((Rc::clone(&self.all), turn))
+        Some((Arc::clone(self.all()), turn))
     }
 }
 
 impl Node {
     /// The channels that are looked at each time.
     pub(crate) fn lively(&self) -> List {
-        self.with_round(|round| Rc::clone(&round.lively))
+        self.with_round(|round| Arc::clone(round.lively()))
     }
 
     /// This thread expects something from this peer.

@@ -8,15 +8,14 @@
 //! served by then, since that peer has work that stays ([`PATIENCE`](urpc_donate::policy::PATIENCE)). On one CPU nobody looks: it would keep the peer from running.
 
 use std::cell::Cell;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use urpc_executor::Worker;
 
 use crate::binding::Binding;
-use crate::idle::{LOOKS_PER_SILENT, List, scan_one};
-use crate::node::Node;
+use crate::idle::{LOOKS_PER_SILENT, scan_one};
+use crate::node::{List, Node};
 use crate::spare;
 
 /// Looks at the rings between two looks at what other threads of this process do, with a pause: looking is
@@ -127,7 +126,7 @@ impl Node {
             std::hint::spin_loop();
             if looks % LOOKS_PER_CLOCK == 0 {
                 // A binding may be new, or gone, or lively now.
-                if !Rc::ptr_eq(bindings, &self.lively()) {
+                if !Arc::ptr_eq(bindings, &self.lively()) {
                     return Spun::Found;
                 }
                 let now = Instant::now();

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use urpc_channel::{Large, keep_buffer, take_buffer};
 
 use super::Undecodable;
+use super::careful::Caps;
 use super::taking::Taking;
 
 /// Bytes worth the trouble.
@@ -93,11 +94,11 @@ impl ser_flavors::Flavor for Sorted {
 }
 
 /// Decodes all of a large message.
-pub(super) fn decode<T: DeserializeOwned>(large: Large) -> Result<T, Undecodable> {
+pub(super) fn decode<T: DeserializeOwned>(large: Large, nesting: u32) -> Result<T, Undecodable> {
     let Large { mut bytes, lead } = large;
     let lead = usize::from(lead);
     if lead == 0 {
-        let decoded = super::decode_slice(&bytes);
+        let decoded = super::decode_slice(&bytes, nesting);
         keep_buffer(bytes);
         return decoded;
     }
@@ -116,7 +117,7 @@ pub(super) fn decode<T: DeserializeOwned>(large: Large) -> Result<T, Undecodable
             bytes: Cell::new(Some(bytes)),
             is_next: Cell::new(false),
         };
-        let decoded = decode_taking(before, &after, &owned);
+        let decoded = decode_taking(before, &after, &owned, nesting);
         bytes = match owned.bytes.into_inner() {
             None => return decoded,
             Some(bytes) => bytes,
@@ -128,25 +129,27 @@ pub(super) fn decode<T: DeserializeOwned>(large: Large) -> Result<T, Undecodable
     }
     let whole = [before, &bytes].concat();
     keep_buffer(bytes);
-    super::decode_slice(&whole)
+    super::decode_slice(&whole, nesting)
 }
 
 fn decode_taking<'de, T: DeserializeOwned>(
     before: &'de [u8],
     after: &'de [u8],
     owned: &'de Owned,
+    nesting: u32,
 ) -> Result<T, Undecodable> {
     let input = InOrder {
         before,
         owned: Some(owned),
         after,
     };
+    let caps = Caps::new(before.len() + owned.length + after.len(), nesting);
     let mut decoder = postcard::Deserializer::from_flavor(input);
-    let decoded = T::deserialize(Taking {
+    let decoded = T::deserialize(caps.wrap(Taking {
         inner: &mut decoder,
         owned,
-    });
-    let malformed = |error: postcard::Error| Undecodable::Malformed(error.to_string());
+    }));
+    let malformed = |error: postcard::Error| super::malformed(&caps, &error);
     let value = decoded.map_err(malformed)?;
     match decoder.finalize().map_err(malformed)? {
         0 => Ok(value),
@@ -256,7 +259,7 @@ mod tests {
         T: Serialize,
         U: DeserializeOwned,
     {
-        decode(encode(value).expect("plain data"))
+        decode(encode(value).expect("plain data"), 9)
     }
 
     #[test]
@@ -291,11 +294,11 @@ mod tests {
         let value = (7u32, ByteBuf::from(vec![9; 5000]), "and more".to_string());
         let large = encode(&value).expect("plain data");
         let place = large.bytes.as_ptr();
-        let (_, bytes, _): (u32, ByteBuf, String) = decode(large).expect("as encoded");
+        let (_, bytes, _): (u32, ByteBuf, String) = decode(large, 9).expect("as encoded");
         assert_eq!(bytes.as_ptr(), place);
         let large = encode(&"text ".repeat(100)).expect("plain data");
         let place = large.bytes.as_ptr();
-        let text: String = decode(large).expect("as encoded");
+        let text: String = decode(large, 9).expect("as encoded");
         assert_eq!(text.as_ptr(), place);
     }
 
@@ -327,7 +330,7 @@ mod tests {
         for lead in 0..=u8::MAX {
             for len in [0, 1, 2, 47, 48, 49, honest.bytes.len()] {
                 let bytes = honest.bytes[honest.bytes.len() - len..].to_vec();
-                let decoded = decode::<(u32, ByteBuf, u32)>(Large { bytes, lead });
+                let decoded = decode::<(u32, ByteBuf, u32)>(Large { bytes, lead }, 9);
                 let is_honest = lead == honest.lead && len == honest.bytes.len();
                 assert_eq!(
                     decoded.ok() == Some(value.clone()),

@@ -218,9 +218,13 @@ pub fn program(example: &str) -> PathBuf {
 
 /// Fails the whole test binary if a test takes longer than this: a hang is a failure, too.
 pub fn watchdog() -> Watchdog {
+    watchdog_of(Duration::from_secs(60))
+}
+
+/// The same, for a test that was asked to take long.
+pub fn watchdog_of(limit: Duration) -> Watchdog {
     let (alive, dead) = std::sync::mpsc::channel::<()>();
     std::thread::spawn(move || {
-        let limit = Duration::from_secs(60);
         if dead.recv_timeout(limit) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
             eprintln!("a test took longer than {limit:?}");
             std::process::abort();

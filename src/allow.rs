@@ -1,0 +1,95 @@
+//! Who may bind, by the kernel's word: decided before anything of a peer's is taken.
+
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use urpc_donate::{Credentials, PeerProcess};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Which processes may bind: those of the same user, or, once there are rules, those that one of them allows.
+/// Nobody else, and nobody of whom the kernel does not say who it is.
+#[derive(Clone, Default)]
+pub(crate) struct Allow(Vec<Rule>);
+
+#[derive(Clone)]
+enum Rule {
+    Users(Vec<u32>),
+    Groups(Vec<u32>),
+    If(Arc<dyn Fn(Credentials) -> bool + Send + Sync>),
+}
+
+impl Rule {
+    fn allows(&self, credentials: Credentials) -> bool {
+        match self {
+            Self::Users(uids) => uids.contains(&credentials.uid),
+            Self::Groups(gids) => gids.contains(&credentials.gid),
+            // One that panics allows nobody, and ends no thread of ours.
+            Self::If(allowed) => {
+                catch_unwind(AssertUnwindSafe(|| allowed(credentials))).unwrap_or(false)
+            }
+        }
+    }
+}
+
+impl Allow {
+    pub(crate) fn users(&mut self, uids: impl IntoIterator<Item = u32>) {
+        self.0.push(Rule::Users(uids.into_iter().collect()));
+    }
+
+    pub(crate) fn groups(&mut self, gids: impl IntoIterator<Item = u32>) {
+        self.0.push(Rule::Groups(gids.into_iter().collect()));
+    }
+
+    pub(crate) fn when(&mut self, allowed: impl Fn(Credentials) -> bool + Send + Sync + 'static) {
+        self.0.push(Rule::If(Arc::new(allowed)));
+    }
+
+    fn allows(&self, credentials: Credentials) -> bool {
+        if self.0.is_empty() {
+            return credentials.uid == rustix::process::geteuid().as_raw();
+        }
+        self.0.iter().any(|rule| rule.allows(credentials))
+    }
+
+    /// Asks the kernel who is at the other end, and whether that may be.
+    pub(crate) fn check(&self, socket: impl AsFd) -> Result<PeerProcess> {
+        let credentials = Credentials::of(socket).map_err(|error| {
+            let why = format!("the kernel does not say who it is: {error}");
+            Error::new(ErrorKind::NotAllowed, why)
+        })?;
+        if self.allows(credentials) {
+            return Ok(PeerProcess::of(credentials));
+        }
+        let Credentials { pid, uid, gid } = credentials;
+        Err(Error::new(
+            ErrorKind::NotAllowed,
+            format!("process {pid} of user {uid}, group {gid}, is not allowed here"),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_is_named_is_allowed() {
+        let own = rustix::process::geteuid().as_raw();
+        let of = |uid, gid| Credentials { pid: 1, uid, gid };
+        let mut allow = Allow::default();
+        assert!(allow.allows(of(own, 7)) && !allow.allows(of(own + 1, 7)));
+        allow.users([]);
+        assert!(!allow.allows(of(own, 7)), "an empty list names nobody");
+        allow.users([own + 1, own + 2]);
+        assert!(!allow.allows(of(own, 7)) && allow.allows(of(own + 2, 7)));
+        allow.groups([8, 9]);
+        assert!(allow.allows(of(own, 9)) && !allow.allows(of(own, 7)));
+        allow.when(|credentials| match credentials.uid {
+            77 => panic!("and allows nobody"),
+            uid => uid == 78,
+        });
+        assert!(!allow.allows(of(77, 0)) && allow.allows(of(78, 0)));
+    }
+}

@@ -1,0 +1,295 @@
+//! The door: connections on their way to a binding, of which some will never say anything.
+//!
+//! Who it is comes first, by the kernel's word. Whoever says its hello at once is bound at once, and waits for
+//! nobody else. The others may wait for a while, so many in all and so many of each client; one more of a client
+//! that has its share is refused, and one more than there may be in all takes the place of the oldest of the
+//! client that has most. Where the system has no descriptor left, connections are turned away by means of
+//! a spare one; if that is gone, too, they are left in the queue for a moment: nothing spins.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use rustix::event::epoll::{self, EventFlags};
+use rustix::net::{RecvFlags, SendFlags};
+use slab::Slab;
+use urpc_donate::PeerProcess;
+
+use super::Token;
+use crate::bind::{self, Received, With};
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::{self, Caps};
+use crate::node::{Node, lock};
+use crate::quota::{self, Client};
+use crate::serve::Listener;
+
+/// A connection whose handshake is not finished.
+struct Unbound {
+    socket: OwnedFd,
+    process: PeerProcess,
+    received: Received,
+    until: Instant,
+    listener: Arc<Listener>,
+}
+
+impl Unbound {
+    fn new(socket: OwnedFd, process: PeerProcess, listener: &Arc<Listener>) -> Self {
+        Self {
+            socket,
+            process,
+            received: Received::default(),
+            until: Instant::now() + limits::HANDSHAKE,
+            listener: Arc::clone(listener),
+        }
+    }
+
+    fn client(&self) -> Client {
+        Client::of(self.process.credentials())
+    }
+
+    /// Reads what is there. True if that was all of its hello.
+    fn advance(&mut self) -> Result<bool> {
+        self.received.advance(&self.socket, RecvFlags::DONTWAIT)
+    }
+}
+
+/// See the [module's documentation](self).
+pub(super) struct Door {
+    unbound: Mutex<Slab<Unbound>>,
+    most: usize,
+    most_of_one: usize,
+    /// To be closed when there is no other descriptor.
+    spare: Mutex<Option<OwnedFd>>,
+    /// Nobody is accepted before this.
+    shut_until: Mutex<Option<Instant>>,
+}
+
+fn overloaded(why: &str) -> Error {
+    Error::new(ErrorKind::Overloaded, why)
+}
+
+impl Door {
+    pub(super) fn new(caps: Caps, spare: OwnedFd) -> Self {
+        Self {
+            unbound: Mutex::default(),
+            most: caps.unbound,
+            most_of_one: quota::share(caps.unbound as u64, caps.share) as usize,
+            spare: Mutex::new(Some(spare)),
+            shut_until: Mutex::new(None),
+        }
+    }
+
+    /// Takes a connection that this process has made itself.
+    pub(super) fn greet(
+        &self,
+        epoll: &OwnedFd,
+        socket: OwnedFd,
+        process: PeerProcess,
+        listener: &Arc<Listener>,
+    ) -> io::Result<()> {
+        let mut all = lock(&self.unbound);
+        add(&mut all, epoll, Unbound::new(socket, process, listener))
+    }
+
+    /// Lets one wait that has not said its hello yet, if it may.
+    fn wait_for(&self, epoll: &OwnedFd, unbound: Unbound) -> Result<(), (OwnedFd, Error)> {
+        let mut all = lock(&self.unbound);
+        let mut counts = HashMap::new();
+        for (_, other) in &*all {
+            *counts.entry(other.client()).or_insert(0) += 1;
+        }
+        if counts.get(&unbound.client()) >= Some(&self.most_of_one) {
+            let why = "too many connections of this client have not said their hello yet";
+            return Err((unbound.socket, overloaded(why)));
+        }
+        if all.len() >= self.most {
+            let waits = all
+                .iter()
+                .map(|(key, other)| (key, other.client(), other.until));
+            let victim =
+                waits.max_by_key(|(_, client, until)| (counts[client], std::cmp::Reverse(*until)));
+            if let Some((key, ..)) = victim {
+                let late = all.remove(key);
+                let _ = epoll::delete(epoll, &late.socket);
+                let why = "it had not said its hello when too many others came";
+                bind::refuse(&late.socket, &overloaded(why));
+            }
+        }
+        let kept = unbound.socket.try_clone();
+        add(&mut all, epoll, unbound)
+            .map_err(|error| Error::scarce("watch one more connection", error))
+            .or_else(|error| kept.map_or(Ok(()), |socket| Err((socket, error))))
+    }
+
+    /// Drops the connections that are for this listener.
+    pub(super) fn forget(&self, epoll: &OwnedFd, listener: &Arc<Listener>) {
+        lock(&self.unbound).retain(|_, unbound| {
+            let stays = !Arc::ptr_eq(&unbound.listener, listener);
+            if !stays {
+                // A forked child may keep the socket open, and so its place in the epoll.
+                let _ = epoll::delete(epoll, &unbound.socket);
+            }
+            stays
+        });
+    }
+
+    /// Accepts nobody for a moment.
+    pub(super) fn shut(&self) {
+        *lock(&self.shut_until) = Some(Instant::now() + limits::RESPITE);
+    }
+
+    pub(super) fn clear(&self) {
+        lock(&self.unbound).clear();
+    }
+
+    /// Drops the connections whose time is over. Says when to look again, and whether the door is to be opened.
+    pub(super) fn see_to_time(&self, epoll: &OwnedFd, now: Instant) -> (Option<Instant>, bool) {
+        let mut next: Option<Instant> = None;
+        lock(&self.unbound).retain(|_, unbound| {
+            let late = unbound.until <= now;
+            if late {
+                let _ = epoll::delete(epoll, &unbound.socket);
+            } else {
+                next = Some(next.map_or(unbound.until, |other| other.min(unbound.until)));
+            }
+            !late
+        });
+        let mut shut_until = lock(&self.shut_until);
+        let opens = shut_until.take_if(|until| *until <= now).is_some();
+        (next.into_iter().chain(*shut_until).min(), opens)
+    }
+
+    /// There is no descriptor for a connection: closes the spare one, accepts, and says so. False if not even that
+    /// was possible.
+    fn turn_away(
+        &self,
+        listener: &Listener,
+        another_spare: impl FnOnce() -> Option<OwnedFd>,
+    ) -> bool {
+        let mut spare = lock(&self.spare);
+        if spare.take().is_none() {
+            *spare = another_spare();
+            return false;
+        }
+        let accepted = listener.accept();
+        if let Some(Ok(socket)) = &accepted {
+            let why = "it has no descriptors left for another client";
+            bind::refuse(socket, &overloaded(why));
+        }
+        let turned_away = matches!(accepted, Some(Ok(_)));
+        drop(accepted);
+        *spare = another_spare();
+        turned_away
+    }
+}
+
+fn add(all: &mut Slab<Unbound>, epoll: &OwnedFd, unbound: Unbound) -> io::Result<()> {
+    let entry = all.vacant_entry();
+    let token = Token::Unbound(entry.key() as u64).pack();
+    epoll::add(epoll, &unbound.socket, token, EventFlags::IN)?;
+    entry.insert(unbound);
+    Ok(())
+}
+
+/// Somebody connects.
+pub(super) fn accept(node: &Arc<Node>, key: u64) {
+    let keeper = &node.keeper;
+    let listener = lock(&keeper.listeners).get(key as usize).cloned();
+    let Some(listener) = listener else { return };
+    // Bounded, so that a crowd cannot keep the keeper from everything else; the rest is reported again.
+    for _ in 0..16 {
+        match listener.accept() {
+            None => return,
+            Some(Ok(socket)) => receive(node, socket, &listener),
+            Some(Err(error)) => match error.kind() {
+                // Nobody is there (any more).
+                io::ErrorKind::WouldBlock
+                | io::ErrorKind::Interrupted
+                | io::ErrorKind::ConnectionAborted => return,
+                _ => {
+                    let another_spare = || keeper.poke.try_clone().ok();
+                    if !keeper.door.turn_away(&listener, another_spare) {
+                        return keeper.shut(&listener, key);
+                    }
+                }
+            },
+        }
+    }
+}
+
+/// Somebody is there.
+fn receive(node: &Arc<Node>, socket: OwnedFd, listener: &Arc<Listener>) {
+    let process = match listener.allow.check(&socket) {
+        Ok(process) => process,
+        Err(error) => return bind::refuse(&socket, &error),
+    };
+    let mut unbound = Unbound::new(socket, process, listener);
+    match unbound.advance() {
+        Ok(false) => {
+            let keeper = &node.keeper;
+            if let Err((socket, error)) = keeper.door.wait_for(&keeper.epoll, unbound) {
+                bind::refuse(&socket, &error);
+            }
+        }
+        said => conclude(node, unbound, said),
+    }
+}
+
+/// A connection that was waited for has something to say.
+pub(super) fn advance(node: &Arc<Node>, key: u64) {
+    let keeper = &node.keeper;
+    let key = key as usize;
+    let (unbound, said) = {
+        let mut all = lock(&keeper.door.unbound);
+        let Some(unbound) = all.get_mut(key) else {
+            return;
+        };
+        match unbound.advance() {
+            Ok(false) => return,
+            said => (all.remove(key), said),
+        }
+    };
+    let _ = epoll::delete(&keeper.epoll, &unbound.socket);
+    conclude(node, unbound, said);
+}
+
+/// A connection has said its hello, or something else: it is bound, or told why not.
+fn conclude(node: &Arc<Node>, unbound: Unbound, said: Result<bool>) {
+    let socket = unbound.socket.try_clone();
+    let listener = Arc::clone(&unbound.listener);
+    if let Err(error) = said.and_then(|_| finish(node, unbound)) {
+        if let Ok(socket) = socket {
+            bind::refuse(&socket, &error);
+        }
+        listener.refused(&error);
+    }
+}
+
+/// The peer has said its hello: say ours, and the channel is open.
+fn finish(node: &Arc<Node>, unbound: Unbound) -> Result<()> {
+    let listener = Arc::clone(&unbound.listener);
+    // Before anything is made for it.
+    let holding = node.quota.channel(unbound.process.credentials(), true)?;
+    let (outbox, greeting) = bind::greeting(node, &listener.offer)?;
+    let with = With {
+        node,
+        name: format!("process {}", unbound.process.credentials().pid),
+        process: unbound.process,
+        socket: unbound.socket,
+        holding,
+        offer: &listener.offer,
+        wakes: None,
+        draining: Arc::clone(&listener.draining),
+    };
+    // Checked before it is greeted: a peer that is refused gets a reason and no memory of ours.
+    let binding = bind::bind(outbox, unbound.received, with)?;
+    node.add(&binding)
+        .map_err(|error| Error::scarce("watch one more channel", error))?;
+    // In the server's list before the client can know: a client that is bound is there to be shut down.
+    listener.bound(&binding);
+    greeting
+        .send(node, None, &binding.socket, SendFlags::DONTWAIT)
+        .inspect_err(|_| binding.close("it could not be greeted"))
+}

@@ -1,0 +1,268 @@
+//! What clients may make this process hold: so much in all, and any one of them a share of that, so that
+//! there is always something left for the others.
+//!
+//! A client is a process, by the kernel's word; of another user, all processes together, since making one
+//! more costs it nothing. Where a limit is reached, the answer is a refusal at once, never a wait.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use urpc_donate::Credentials;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::Caps;
+use crate::node::lock;
+
+/// Who shares a share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Client {
+    /// Of our own user: this process.
+    Process(i32),
+    /// Any process of this user.
+    User(u32),
+}
+
+impl Client {
+    pub(crate) fn of(credentials: Credentials) -> Self {
+        let own = rustix::process::geteuid().as_raw();
+        if credentials.uid == own {
+            Self::Process(credentials.pid)
+        } else {
+            Self::User(credentials.uid)
+        }
+    }
+}
+
+/// What is held for a client, or for all of them.
+#[derive(Debug, Default)]
+struct Held {
+    channels: AtomicUsize,
+    serving: AtomicUsize,
+    bytes: AtomicU64,
+}
+
+/// All that is held, and how much it may be.
+#[derive(Debug)]
+pub(crate) struct Quota {
+    caps: Caps,
+    all: Held,
+    clients: Mutex<HashMap<Client, Weak<Held>>>,
+}
+
+/// `of` as far as it is for one client.
+pub(crate) fn share(of: u64, percent: u8) -> u64 {
+    (u128::from(of) * u128::from(percent) / 100).max(1) as u64
+}
+
+impl Quota {
+    pub(crate) fn new(caps: Caps) -> Self {
+        Self {
+            caps,
+            all: Held::default(),
+            clients: Mutex::default(),
+        }
+    }
+
+    /// What one channel with a client holds, from here on. `accepted`: it came to us, so it counts as a channel.
+    ///
+    /// # Errors
+    /// `Overloaded`, if there are enough.
+    pub(crate) fn channel(
+        self: &Arc<Self>,
+        credentials: Credentials,
+        accepted: bool,
+    ) -> Result<Holding> {
+        let client = Client::of(credentials);
+        let mut clients = lock(&self.clients);
+        let of_client = clients.get(&client).and_then(Weak::upgrade);
+        let of_client = of_client.unwrap_or_else(|| {
+            clients.retain(|_, held| held.strong_count() > 0);
+            let held = Arc::default();
+            clients.insert(client, Arc::downgrade(&held));
+            held
+        });
+        let Caps { clients: cap, .. } = self.caps;
+        let each = share(cap as u64, self.caps.share) as usize;
+        if accepted {
+            // Nobody else adds to these while the list is locked.
+            let all = self.all.channels.load(Ordering::Relaxed);
+            let of_it = of_client.channels.load(Ordering::Relaxed);
+            if all >= cap || of_it >= each {
+                return Err(Error::new(
+                    ErrorKind::Overloaded,
+                    format!(
+                        "it has {all} channels, {of_it} of them with this client, and no more than {cap} \
+                         and {each} (`Builder::max_clients`, or the descriptors that it may open)"
+                    ),
+                ));
+            }
+            self.all.channels.fetch_add(1, Ordering::Relaxed);
+            of_client.channels.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(Holding {
+            serving: share(self.caps.serving as u64, self.caps.share) as usize,
+            all: Arc::clone(self),
+            client: of_client,
+            counts: Mutex::new(accepted),
+            bytes: AtomicU64::new(0),
+        })
+    }
+}
+
+/// What is held for one channel. All of it is given back when this goes.
+#[derive(Debug)]
+pub(crate) struct Holding {
+    all: Arc<Quota>,
+    client: Arc<Held>,
+    /// Handlers for one client.
+    serving: usize,
+    /// It is counted as a channel.
+    counts: Mutex<bool>,
+    bytes: AtomicU64,
+}
+
+impl Holding {
+    /// Whether one more call has to be turned away.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        // A few too many, begun at one moment on several processors, do not matter.
+        self.client.serving.load(Ordering::Relaxed) >= self.serving
+            || self.all.all.serving.load(Ordering::Relaxed) >= self.all.caps.serving
+    }
+
+    /// A handler was not done at once.
+    pub(crate) fn begin(&self) {
+        self.client.serving.fetch_add(1, Ordering::Relaxed);
+        self.all.all.serving.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It is done.
+    pub(crate) fn end(&self) {
+        self.client.serving.fetch_sub(1, Ordering::Relaxed);
+        self.all.all.serving.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Takes room for the bytes of a large call, if there is any.
+    pub(crate) fn take(&self, bytes: u32) -> bool {
+        let Caps {
+            bytes: cap,
+            share: percent,
+            ..
+        } = self.all.caps;
+        let bytes = u64::from(bytes);
+        let taken = |held: &AtomicU64, cap: u64| {
+            let held = held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+                held.checked_add(bytes).filter(|&held| held <= cap)
+            });
+            held.is_ok()
+        };
+        if !taken(&self.client.bytes, share(cap, percent)) {
+            return false;
+        }
+        if !taken(&self.all.all.bytes, cap) {
+            self.client.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        true
+    }
+
+    /// Gives it back.
+    pub(crate) fn give(&self, bytes: u32) {
+        self.bytes.fetch_sub(bytes.into(), Ordering::Relaxed);
+        self.give_back(bytes.into());
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.client.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.all.all.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// The channel is closed: there is room for another one.
+    pub(crate) fn close(&self) {
+        if std::mem::take(&mut *lock(&self.counts)) {
+            self.client.channels.fetch_sub(1, Ordering::Relaxed);
+            self.all.all.channels.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.close();
+        self.give_back(self.bytes.load(Ordering::Relaxed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAPS: Caps = Caps {
+        calls: 1,
+        payload: 1,
+        window: 1,
+        nesting: 1,
+        clients: 4,
+        unbound: 1,
+        serving: 4,
+        bytes: 100,
+        share: 50,
+    };
+
+    fn process(pid: i32) -> Credentials {
+        let uid = rustix::process::geteuid().as_raw();
+        Credentials { pid, uid, gid: 0 }
+    }
+
+    #[test]
+    fn one_client_leaves_a_half_to_the_others_and_what_ends_makes_room() {
+        let quota = Arc::new(Quota::new(CAPS));
+        let bind = |pid| quota.channel(process(pid), true);
+        let (first, second) = (bind(1).unwrap(), bind(1).unwrap());
+        assert_eq!(bind(1).unwrap_err().kind(), ErrorKind::Overloaded);
+        let (third, _fourth) = (bind(2).unwrap(), bind(3).unwrap());
+        assert_eq!(bind(4).unwrap_err().kind(), ErrorKind::Overloaded);
+        let _ours = quota.channel(process(4), false).unwrap();
+        third.close();
+        third.close();
+        let fifth = bind(4).unwrap();
+
+        assert!(first.take(30) && !second.take(30) && second.take(20));
+        assert!(third.take(50) && !fifth.take(1));
+        drop(first);
+        assert!(second.take(30) && !second.take(1), "what it held is back");
+        third.give(50);
+        assert!(third.take(50));
+
+        let is_full = || (second.is_full(), third.is_full());
+        second.begin();
+        assert_eq!(is_full(), (false, false));
+        second.begin();
+        assert_eq!(is_full(), (true, false));
+        third.begin();
+        third.begin();
+        second.end();
+        assert_eq!(is_full(), (false, true));
+    }
+
+    #[test]
+    fn all_processes_of_another_user_are_one_client() {
+        let quota = Arc::new(Quota::new(CAPS));
+        let uid = rustix::process::geteuid().as_raw() + 1;
+        let bind = |pid| quota.channel(Credentials { pid, uid, gid: 0 }, true);
+        let _two = (bind(1).unwrap(), bind(2).unwrap());
+        assert_eq!(bind(3).unwrap_err().kind(), ErrorKind::Overloaded);
+    }
+
+    #[test]
+    fn few_descriptors_are_few_clients_and_never_none() {
+        let caps = Caps::default();
+        assert_eq!(caps.within(20_000).clients, caps.clients);
+        let few = caps.within(64);
+        assert_eq!((few.clients, few.unbound), (8, 4));
+        let none = caps.within(3);
+        assert_eq!((none.clients, none.unbound), (1, 1));
+    }
+}

@@ -1,0 +1,73 @@
+//! What a process holds, as the kernel counts it: to be the same again when everything is over.
+#![allow(dead_code, unreachable_pub)]
+
+use std::fs::{read_dir, read_to_string};
+use std::time::Duration;
+
+/// What a process holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub descriptors: usize,
+    pub threads: usize,
+    /// Of memory that it shares.
+    pub mappings: usize,
+    /// Bytes in memory.
+    pub rss: u64,
+}
+
+impl Held {
+    /// `None` if it is gone, or a thread of it ended just now.
+    ///
+    /// The threads of the `blocking` pool come and go by themselves, and are left out.
+    pub fn by(pid: u32) -> Option<Self> {
+        let mut threads = 0;
+        for task in read_dir(format!("/proc/{pid}/task")).ok()? {
+            let name = read_to_string(task.ok()?.path().join("comm")).ok()?;
+            threads += usize::from(!name.starts_with("blocking"));
+        }
+        let maps = read_to_string(format!("/proc/{pid}/maps")).ok()?;
+        let status = read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let rss = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let kib: u64 = rss.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(Self {
+            descriptors: read_dir(format!("/proc/{pid}/fd")).ok()?.count(),
+            threads,
+            mappings: maps.matches("/memfd:urpc").count(),
+            rss: kib * 1024,
+        })
+    }
+
+    /// No more than `before`, and `slack` bytes.
+    pub fn is_back_at(&self, before: &Self, slack: u64) -> bool {
+        self.descriptors <= before.descriptors
+            && self.threads <= before.threads
+            && self.mappings <= before.mappings
+            && self.rss <= before.rss + slack
+    }
+}
+
+/// Waits until a process holds no more than `before`, and `slack` bytes.
+pub fn until_back_at(pid: u32, before: Held, slack: u64) {
+    let begun = std::time::Instant::now();
+    loop {
+        let now = Held::by(pid);
+        if now.is_some_and(|now| now.is_back_at(&before, slack)) {
+            return;
+        }
+        let late = begun.elapsed() > Duration::from_secs(20);
+        assert!(!late, "process {pid}: {before:?} has become {now:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Time on a CPU so far, of the threads that live.
+pub fn cpu_time(pid: u32) -> Duration {
+    let tasks = read_dir(format!("/proc/{pid}/task")).expect("it lives");
+    let nanos = tasks.filter_map(|task| {
+        let stat = read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        stat.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanos.sum())
+}
