@@ -8,6 +8,7 @@
 //! **Nothing depends on which list a channel is in.** The look before a rest, after the announcement and its fence, is
 //! at all channels; until then each is looked at once in a round, and what it has to tell is heard so much later.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -28,7 +29,9 @@ const SCANS_PER_SILENT: u32 = 16;
 #[derive(Default)]
 pub(crate) struct Round {
     /// `None` while this thread sleeps.
-    lists: Option<Lists>,
+    all: Option<List>,
+    /// The ones that are looked at each time: all of them where that is few. Empty while this thread sleeps.
+    lively: Lively,
     /// The lively ones before that, by their keys.
     before: Vec<u64>,
     /// For each lively one: what had come in at the end of the last round.
@@ -39,76 +42,70 @@ pub(crate) struct Round {
     scans: u32,
 }
 
-struct Lists {
-    all: List,
-    /// The very list `all` where that is short.
-    lively: List,
-}
+/// A thread's own list: it is taken up with each scan.
+pub(super) type Lively = Rc<Vec<Arc<Binding>>>;
 
 impl Round {
     /// There are others now, or this thread has slept.
     pub(crate) fn renew(&mut self, all: List) {
         self.forget();
-        let lively = if all.len() <= FEW {
-            Arc::clone(&all)
+        let mut lively = self.take_lively();
+        if all.len() <= FEW {
+            lively.extend(all.iter().cloned());
         } else {
             let key = |binding: &Arc<Binding>| binding.key.load(Ordering::Relaxed);
             let find = |&lively: &u64| {
                 let place = all.binary_search_by_key(&lively, key).ok()?;
                 Some(Arc::clone(&all[place]))
             };
-            Arc::new(self.before.iter().filter_map(find).collect())
-        };
-        self.lists = Some(Lists { all, lively });
+            lively.extend(self.before.iter().filter_map(find));
+        }
+        self.all = Some(all);
+        self.set_lively(lively);
         self.look_back();
     }
 
     /// Lets go of all channels.
     pub(crate) fn forget(&mut self) {
-        let Some(Lists { all, lively }) = self.lists.take() else {
+        if self.all.take().is_none() {
             return;
-        };
-        self.before.clear();
-        if !Arc::ptr_eq(&all, &lively) {
-            let keys = lively.iter().map(|b| b.key.load(Ordering::Relaxed));
-            self.before.extend(keys);
         }
-    }
-
-    fn lists(&self) -> &Lists {
-        self.lists.as_ref().expect("renewed by who gave it out")
+        self.before.clear();
+        let keys = self.lively.iter().map(|b| b.key.load(Ordering::Relaxed));
+        self.before.extend(keys);
+        let lively = self.take_lively();
+        self.set_lively(lively);
     }
 
     /// All channels, by their keys.
     pub(crate) fn all(&self) -> &List {
-        &self.lists().all
-    }
-
-    fn lively(&self) -> &List {
-        &self.lists().lively
+        self.all.as_ref().expect("renewed by who gave it out")
     }
 
     fn has_silent(&self) -> bool {
-        !Arc::ptr_eq(self.all(), self.lively())
+        self.all().len() > FEW
+    }
+
+    /// An empty list, which has its room already unless somebody still goes through the last one.
+    fn take_lively(&mut self) -> Vec<Arc<Binding>> {
+        let mut lively = Rc::get_mut(&mut self.lively).map(std::mem::take);
+        lively.iter_mut().for_each(Vec::clear);
+        lively.unwrap_or_default()
     }
 
     fn set_lively(&mut self, lively: Vec<Arc<Binding>>) {
-        if let Some(lists) = &mut self.lists {
-            lists.lively = Arc::new(lively);
+        match Rc::get_mut(&mut self.lively) {
+            Some(place) => *place = lively,
+            None => self.lively = Rc::new(lively),
         }
     }
 
     /// Puts a channel on the short list. If that is full, the first half of it goes.
     fn enliven(&mut self, binding: &Arc<Binding>) {
-        if !self.has_silent()
-            || self
-                .lively()
-                .iter()
-                .any(|other| Arc::ptr_eq(other, binding))
-        {
+        if !self.has_silent() || self.lively.iter().any(|other| Arc::ptr_eq(other, binding)) {
             return;
         }
-        let mut lively = self.lively().to_vec();
+        let mut lively = self.lively.to_vec();
         if lively.len() == LIVELY {
             lively.drain(..LIVELY / 2);
             self.seen.drain(..LIVELY / 2);
@@ -122,8 +119,7 @@ impl Round {
     fn look_back(&mut self) {
         self.seen.clear();
         if self.has_silent() {
-            let lively = Arc::clone(self.lively());
-            let taken = lively.iter().map(|other| other.channel.taken());
+            let taken = self.lively.iter().map(|other| other.channel.taken());
             self.seen.extend(taken);
         }
     }
@@ -139,9 +135,9 @@ impl Round {
             let stays = |(other, seen): &(&Arc<Binding>, &u64)| {
                 **seen != other.channel.taken() || other.outstanding() || other.wants_attention()
             };
-            let lively = self.lively().iter().zip(&self.seen).filter(stays);
+            let lively = self.lively.iter().zip(&self.seen).filter(stays);
             let lively: Vec<_> = lively.map(|(other, _)| Arc::clone(other)).collect();
-            if lively.len() < self.lively().len() {
+            if lively.len() < self.lively.len() {
                 self.set_lively(lively);
             }
             self.look_back();
@@ -154,8 +150,8 @@ impl Round {
 
 impl Node {
     /// The channels that are looked at each time.
-    pub(crate) fn lively(&self) -> List {
-        self.with_round(|round| Arc::clone(round.lively()))
+    pub(crate) fn lively(&self) -> Lively {
+        self.with_round(|round| Rc::clone(&round.lively))
     }
 
     /// This thread expects something from this peer.

@@ -8,14 +8,16 @@
 //! served by then, since that peer has work that stays ([`PATIENCE`](urpc_donate::policy::PATIENCE)). On one CPU nobody looks: it would keep the peer from running.
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use urpc_executor::Worker;
 
 use crate::binding::Binding;
+use crate::idle::round::Lively;
 use crate::idle::{LOOKS_PER_SILENT, scan_one};
-use crate::node::{List, Node};
+use crate::node::Node;
 use crate::spare;
 
 /// Looks at the rings between two looks at what other threads of this process do, with a pause: looking is
@@ -108,7 +110,7 @@ impl Node {
         worker: &Worker,
         bound: Duration,
         tireless: bool,
-        bindings: &List,
+        bindings: &Lively,
     ) -> Spun {
         let mut since = None;
         let mut looks = 0;
@@ -126,7 +128,7 @@ impl Node {
             std::hint::spin_loop();
             if looks % LOOKS_PER_CLOCK == 0 {
                 // A binding may be new, or gone, or lively now.
-                if !Arc::ptr_eq(bindings, &self.lively()) {
+                if !Rc::ptr_eq(bindings, &self.lively()) {
                     return Spun::Found;
                 }
                 let now = Instant::now();

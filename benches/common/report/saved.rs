@@ -15,7 +15,15 @@ use super::page;
 const FOLDER: &str = "urpc-report";
 
 /// The paper's order, then the alphabet's.
-const ORDER: [&str; 5] = ["calls", "threads", "components", "donation", "instructions"];
+const ORDER: [&str; 7] = [
+    "calls",
+    "threads",
+    "components",
+    "donation",
+    "instructions",
+    "payload",
+    "scale",
+];
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct Saved {
