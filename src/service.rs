@@ -45,18 +45,21 @@ impl std::fmt::Debug for Procedure {
 }
 
 impl Procedure {
-    /// A procedure whose types are part of its signature.
-    pub fn typed<A, F, Fut>(name: &str, signature: &str, handler: F) -> Self
+    /// A procedure of `service`, which goes with each call and comes back with its result.
+    pub fn of<T, A, R, F, Fut>(name: &str, signature: &str, service: T, call: F) -> Self
     where
+        T: Clone + Send + Sync + 'static,
         A: DeserializeOwned + Send + 'static,
-        F: Fn(A) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output: Serialize> + Send + 'static,
+        R: Serialize + 'static,
+        F: Fn(T, A) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = (T, R)> + Send + 'static,
     {
         Self {
             name: name.into(),
             signature: signature.into(),
             handler: Box::new(Typed {
-                call: handler,
+                service,
+                call,
                 cells: Cells::new(),
                 _args: std::marker::PhantomData,
             }),
@@ -68,9 +71,12 @@ impl Procedure {
     where
         A: DeserializeOwned + Send + 'static,
         F: Fn(A) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output: Serialize> + Send + 'static,
+        Fut: Future<Output: Serialize + 'static> + Send + 'static,
     {
-        Self::typed(name, "", handler)
+        Self::of(name, "", (), move |(), arguments| {
+            let handled = handler(arguments);
+            async move { ((), handled.await) }
+        })
     }
 }
 
@@ -129,17 +135,20 @@ trait Handler: Send + Sync {
     fn dispatch(&self, request: Request);
 }
 
-struct Typed<A, F, Fut> {
+struct Typed<T, A, F, Fut> {
+    service: T,
     call: F,
-    cells: Cells<Fut>,
+    cells: Cells<T, Fut>,
     _args: std::marker::PhantomData<fn(A)>,
 }
 
-impl<A, F, Fut> Handler for Typed<A, F, Fut>
+impl<T, A, R, F, Fut> Handler for Typed<T, A, F, Fut>
 where
+    T: Clone + Send + Sync + 'static,
     A: DeserializeOwned + Send + 'static,
-    F: Fn(A) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output: Serialize> + Send + 'static,
+    R: Serialize + 'static,
+    F: Fn(T, A) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = (T, R)> + Send + 'static,
 {
     fn dispatch(&self, mut request: Request) {
         let mut cell = self.cells.take();
@@ -147,12 +156,17 @@ where
         // Decoding, the handler, its destructor, encoding: all of it is the user's code.
         let run = || {
             let arguments = request.decode::<A>()?;
-            cell.set(Some((self.call)(arguments)));
-            let polled = cell.as_mut().as_pin_mut().expect("just set");
-            let Poll::Ready(value) = polled.poll(&mut Context::from_waker(Waker::noop())) else {
+            let service = cell.as_mut().service().take();
+            let service = service.unwrap_or_else(|| self.service.clone());
+            let mut future = cell.as_mut().future();
+            future.set(Some((self.call)(service, arguments)));
+            let polled = future.as_mut().as_pin_mut().expect("just set");
+            let mut context = Context::from_waker(Waker::noop());
+            let Poll::Ready((service, value)) = polled.poll(&mut context) else {
                 return Ok(None);
             };
-            cell.set(None);
+            future.set(None);
+            *cell.as_mut().service() = Some(service);
             Ok(Some(request.encode(&value)))
         };
         let caught = caller::enter(binding, deadline, || catch_unwind(AssertUnwindSafe(run)));
@@ -171,13 +185,13 @@ where
 type Polled = Result<Option<Result<(), String>>, Undecodable>;
 
 #[cold]
-fn fail<Fut>(request: Request, why: std::thread::Result<Polled>, mut cell: Cell<Fut>) {
+fn fail<T, Fut>(request: Request, why: std::thread::Result<Polled>, mut cell: Cell<T, Fut>) {
     let (status, text) = match why {
         Ok(Ok(Some(Err(why)))) => unencodable(&why),
         Ok(Err(why)) => undecodable(why),
         Err(panic) => {
             // What is left of the future may panic once more as it goes.
-            let _ = catch_unwind(AssertUnwindSafe(|| cell.set(None)));
+            let _ = catch_unwind(AssertUnwindSafe(|| cell.as_mut().future().set(None)));
             (Status::Panicked, panic_text(&*panic))
         }
         Ok(Ok(_)) => unreachable!("that is no failure"),
@@ -208,17 +222,18 @@ fn unencodable(why: &str) -> (Status, String) {
 }
 
 /// A handler that was not done at its first poll. Ends in a body, or in a status and its text.
-struct Task<Fut>(Cell<Fut>);
+struct Task<T, Fut>(Cell<T, Fut>);
 
-impl<Fut: Future<Output: Serialize>> Future for Task<Fut> {
+impl<T, R: Serialize, Fut: Future<Output = (T, R)>> Future for Task<T, Fut> {
     type Output = Result<Body, (Status, String)>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let future = self.0.as_mut().as_pin_mut().expect("polled after its end");
+        let future = self.0.as_mut().future().as_pin_mut();
+        let future = future.expect("polled after its end");
         let mut body = Body::EMPTY;
         let run = || {
             let polled = future.poll(cx);
-            polled.map(|value| wire::encode(&value, &mut body))
+            polled.map(|(_, value)| wire::encode(&value, &mut body))
         };
         let (status, text) = match catch_unwind(AssertUnwindSafe(run)) {
             Ok(Poll::Pending) => return Poll::Pending,

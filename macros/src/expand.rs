@@ -118,7 +118,7 @@ fn server(service: &Service) -> TokenStream {
     }
 }
 
-/// One procedure of the server. A call takes the service along, for it may outlive the server.
+/// One procedure of the server. A call takes the service along, for it may outlive the server, and gives it back.
 fn entry(service: &Ident, procedure: &Procedure) -> TokenStream {
     let Procedure {
         function,
@@ -139,13 +139,15 @@ fn entry(service: &Ident, procedure: &Procedure) -> TokenStream {
     );
     quote_spanned! {at=>
         #(#conditions)*
-        ::urpc::__private::Procedure::typed(#name, #signature, {
-            let service = ::core::clone::Clone::clone(&self.service);
-            move |#names: #types| {
-                let service = ::core::clone::Clone::clone(&service);
-                async move { <__S as #service>::#method(&service #(, #numbered)*).await }
-            }
-        })
+        ::urpc::__private::Procedure::of(
+            #name,
+            #signature,
+            ::core::clone::Clone::clone(&self.service),
+            |service: ::std::sync::Arc<__S>, #names: #types| async move {
+                let result = <__S as #service>::#method(&service #(, #numbered)*).await;
+                (service, result)
+            },
+        )
     }
 }
 

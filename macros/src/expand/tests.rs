@@ -94,11 +94,10 @@ fn the_server_calls_the_trait_by_full_path() {
     let closure = |names, types, arguments: TokenStream, method: TokenStream| {
         let (names, types): (TokenStream, TokenStream) = (names, types);
         quote! {
-            let service = ::core::clone::Clone::clone(&self.service);
-            move |#names: #types| {
-                let service = ::core::clone::Clone::clone(&service);
-                async move { <__S as Calc>::#method(&service #arguments).await }
-            }
+            |service: ::std::sync::Arc<__S>, #names: #types| async move {
+                let result = <__S as Calc>::#method(&service #arguments).await;
+                (service, result)
+            },
         }
     };
     let add = closure(
@@ -109,7 +108,12 @@ fn the_server_calls_the_trait_by_full_path() {
     );
     assert_part(
         calc(),
-        quote!(::urpc::__private::Procedure::typed("Calc.add", "Calc.add(i64, i64) -> i64", { #add })),
+        quote!(::urpc::__private::Procedure::of(
+            "Calc.add",
+            "Calc.add(i64, i64) -> i64",
+            ::core::clone::Clone::clone(&self.service),
+            #add
+        )),
     );
     assert_part(
         calc(),

@@ -69,22 +69,24 @@ pub mod __private {
     }
 
     impl Procedure {
-        pub fn typed<A, R, F>(
+        pub fn of<T, A, R, F>(
             name: &'static str,
             signature: &'static str,
-            handler: impl Fn(A) -> F + Send + Sync + 'static,
+            service: T,
+            call: impl Fn(T, A) -> F + Send + Sync + 'static,
         ) -> Self
         where
+            T: Clone + Send + Sync + 'static,
             A: Send + 'static,
             R: Send + 'static,
-            F: Future<Output = R> + Send + 'static,
+            F: Future<Output = (T, R)> + Send + 'static,
         {
             let carry_out = move |arguments: Value| -> Answer {
                 let arguments = arguments
                     .downcast::<A>()
                     .expect("the trait's argument types");
-                let future = handler(*arguments);
-                Box::pin(async move { Box::new(future.await) as Value })
+                let future = call(service.clone(), *arguments);
+                Box::pin(async move { Box::new(future.await.1) as Value })
             };
             Self {
                 name,
