@@ -17,8 +17,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use urpc_channel::{Body, Head, Kind};
 
+use crate::binding::Binding;
 use crate::caller;
-use crate::entry;
 use crate::error::{CallError, CallErrorKind, Executed};
 use crate::linger;
 use crate::note::note;
@@ -133,16 +133,13 @@ impl Peer {
 impl<R: DeserializeOwned> Future for Call<R> {
     type Output = Result<R, CallError>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let raw = self.raw_mut();
-        let result = match raw.poll(cx) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(())) => raw.decode(),
-            Poll::Ready(Err(error)) => Err(error),
-        };
-        match result {
-            Ok(reply) => Poll::Ready(Ok(reply)),
-            Err(error) => Poll::Ready(Err(raw.name_in(error))),
+        match raw.take_reply() {
+            Some(Ok(reply)) => Poll::Ready(Ok(reply)),
+            Some(Err(error)) => Poll::Ready(Err(raw.name_in(error))),
+            None => raw.go_on(cx).map(Err),
         }
     }
 }
@@ -163,6 +160,26 @@ impl<R> fmt::Debug for Call<R> {
             .field("procedure", &self.raw().name())
             .field("peer", &self.raw().peer().name())
             .finish_non_exhaustive()
+    }
+}
+
+/// Why a call of so many bytes cannot be made, as far as that is known without asking anybody.
+#[inline]
+fn refusal(binding: &Binding, bytes: usize) -> Option<CallError> {
+    if bytes > binding.limits.max_payload as usize {
+        return Some(too_large(bytes, binding.limits.max_payload));
+    }
+    binding.refusal()
+}
+
+/// The deadline of a call that is begun now, if it is not just the default one. Then it is the peer's business too.
+#[inline]
+fn chosen_deadline(binding: &Binding, timeout: Option<Duration>) -> Option<Nanos> {
+    let inherited = caller::inherited();
+    match timeout {
+        None if inherited == Nanos::NEVER => None,
+        None => Some(binding.default_deadline().min(inherited)),
+        Some(after) => Some(Nanos::now().after(after).min(inherited)),
     }
 }
 
@@ -238,11 +255,6 @@ impl RawCall {
     }
 
     #[inline]
-    fn handle(&mut self) -> &mut Handle {
-        self.handle.as_mut().expect("it is a call")
-    }
-
-    #[inline]
     fn peer(&self) -> &Peer {
         &self.handle.as_ref().expect("it is a call").peer
     }
@@ -251,13 +263,37 @@ impl RawCall {
         self.peer().binding().offered.name(self.procedure)
     }
 
+    /// What its answer means, if that is there.
     #[inline]
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CallError>> {
-        match self.stage {
-            Stage::Sent => self.poll_sent(cx),
-            Stage::Lazy => self.begin(cx).map(Err),
-            _ => self.poll_rarely(cx).map(Err),
-        }
+    fn take_reply<R: DeserializeOwned>(&mut self) -> Option<Result<R, CallError>> {
+        let Stage::Sent = self.stage else { return None };
+        let handle = self.handle.as_mut().expect("it is a call");
+        let binding = handle.peer.binding();
+        let (reply, kept, bytes) = binding.pending.take(self.id, |answer| {
+            note!(Resume, binding, self.id);
+            match answer {
+                Ok(body) => {
+                    // From here on its bytes are the caller's.
+                    binding.channel.freed(body.window_bytes());
+                    wire::decode(body, binding.node.config.caps.nesting).map_err(undecodable)
+                }
+                Err(error) => Err(error.clone()),
+            }
+        })?;
+        binding.channel.freed(bytes);
+        handle.id = Some(kept);
+        self.stage = Stage::Done;
+        Some(reply)
+    }
+
+    /// Begins, or waits. Ready only with an error.
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<CallError> {
+        let going = match self.stage {
+            Stage::Lazy => self.begin(cx),
+            Stage::Sent => self.wait(cx),
+            _ => self.poll_rarely(cx),
+        };
+        going.map(|error| self.name_in(error))
     }
 
     #[cold]
@@ -276,28 +312,18 @@ impl RawCall {
         error.of(self.name(), self.peer().name())
     }
 
-    /// What can be refused without asking anybody.
-    #[inline]
-    fn refusal(&self) -> Option<CallError> {
-        let binding = self.peer().binding();
-        let bytes = self.body.window_bytes();
-        if bytes > binding.limits.max_payload as usize {
-            return Some(too_large(bytes, binding.limits.max_payload));
-        }
-        binding.refusal()
-    }
-
     /// The first attempt: takes an id and room, and sends. Ready only with an error.
     #[inline]
     fn begin(&mut self, cx: &mut Context<'_>) -> Poll<CallError> {
-        if let Some(error) = self.refusal() {
+        let handle = self.handle.as_mut().expect("it is a call");
+        let binding = handle.peer.binding();
+        let bytes = self.body.window_bytes();
+        if let Some(error) = refusal(binding, bytes) {
             self.stage = Stage::Done;
             return Poll::Ready(error);
         }
-        let kept = self.handle().id.take();
-        let binding = self.peer().binding();
-        let bytes = self.body.window_bytes();
-        let chosen = self.chosen_deadline();
+        let kept = handle.id.take();
+        let chosen = chosen_deadline(binding, self.timeout);
         if binding.try_reserve(bytes) {
             // Footnote 1, R16: perhaps its task need not be put to sleep, and woken. Then it needs no default
             // deadline before that.
@@ -323,17 +349,6 @@ impl RawCall {
         let deadline = chosen.unwrap_or_else(|| binding.default_deadline());
         let crowded = Crowded::new(Arc::clone(binding), bytes, deadline);
         self.poll_crowded(crowded, cx)
-    }
-
-    /// The deadline, if it is not just the default one. Then it is the peer's business too.
-    #[inline]
-    fn chosen_deadline(&self) -> Option<Nanos> {
-        let inherited = caller::inherited();
-        match self.timeout {
-            None if inherited == Nanos::NEVER => None,
-            None => Some(self.peer().binding().default_deadline().min(inherited)),
-            Some(after) => Some(Nanos::now().after(after).min(inherited)),
-        }
     }
 
     /// Publishes the request whose id and room are taken.
@@ -387,49 +402,19 @@ impl RawCall {
         sent.map(|_| ())
     }
 
-    #[inline]
-    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CallError>> {
-        match self.peer().binding().pending.poll(self.id, cx.waker()) {
-            entry::Poll::Answered => return Poll::Ready(Ok(())),
-            entry::Poll::Waiting => {}
-            // R6: go on to something else.
-            entry::Poll::Busy => cx.waker().wake_by_ref(),
-        }
-        self.poll_late().map(Err)
-    }
-
     /// Polled without an answer: perhaps because time is up.
     #[cold]
-    fn poll_late(&mut self) -> Poll<CallError> {
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<CallError> {
         let binding = self.peer().binding();
+        if !binding.pending.wait(self.id, cx.waker()) {
+            cx.waker().wake_by_ref(); // R6: go on to something else
+        }
         if binding.deadline(self.id) > Nanos::now() {
             return Poll::Pending;
         }
         self.leave();
         let limit = self.limit();
         Poll::Ready(CallError::deadline(limit, true))
-    }
-
-    /// What the answer, which is there, means.
-    #[inline]
-    fn decode<R: DeserializeOwned>(&mut self) -> Result<R, CallError> {
-        let (binding, id) = (self.peer().binding(), self.id);
-        note!(Resume, binding, id);
-        let result = binding.pending.look(id, |answer| match answer {
-            Ok(body) => {
-                // From here on its bytes are the caller's.
-                binding.channel.freed(body.window_bytes());
-                let nesting = binding.node.config.caps.nesting;
-                wire::decode(body, nesting).map_err(undecodable)
-            }
-            Err(error) => Err(error.clone()),
-        });
-        // Should that have panicked, `leave` is called with the answer still there.
-        let (kept, bytes) = binding.pending.end(id);
-        binding.channel.freed(bytes);
-        self.handle().id = Some(kept);
-        self.stage = Stage::Done;
-        result
     }
 
     fn limit(&self) -> Duration {
@@ -449,7 +434,7 @@ impl RawCall {
             Poll::Ready(Err(None)) => Poll::Ready(CallError::deadline(self.limit(), false)),
             Poll::Ready(Err(Some(error))) => Poll::Ready(error),
             Poll::Ready(Ok(id)) => {
-                let chosen = self.chosen_deadline().map(|_| crowded.deadline());
+                let chosen = chosen_deadline(&binding, self.timeout).map(|_| crowded.deadline());
                 self.send(id, chosen, crowded.deadline())
             }
         }

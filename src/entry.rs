@@ -52,17 +52,6 @@ const ANSWERED: u32 = 4;
 const ABANDONED: u32 = 5;
 const STATE: u32 = 0xFFFF;
 
-/// How the caller finds its call.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Poll {
-    /// The answer is there: [`look`](Entry::look), then [`clear`](Entry::clear).
-    Answered,
-    /// The waker is registered.
-    Waiting,
-    /// Somebody else is at the entry this very moment: look again.
-    Busy,
-}
-
 /// What became of an answer.
 #[derive(Debug)]
 pub(crate) enum Delivery {
@@ -79,7 +68,7 @@ pub(crate) enum Delivery {
 pub(crate) enum Leave {
     /// The call goes on without its caller; the id stays taken until the answer comes.
     Abandoned,
-    /// The answer was there already: [`clear`](Entry::clear) it.
+    /// The answer was there already: [`take`](Entry::take) it.
     Answered,
     /// Somebody else is at the entry this very moment: try again later.
     Busy,
@@ -124,17 +113,6 @@ impl<A> Entry<A> {
     /// Waiting → Free, for a call that could not be sent after all.
     pub(crate) fn undo(&self) -> Leave {
         self.leave(FREE)
-    }
-
-    /// The caller looks: Answered → Free, or the waker is replaced.
-    #[inline]
-    pub(crate) fn poll(&self, waker: &Waker) -> Poll {
-        let word = self.word.load(Ordering::Acquire);
-        match word & STATE {
-            ANSWERED => Poll::Answered,
-            WAITING if self.register(word, waker) => Poll::Waiting,
-            _ => Poll::Busy,
-        }
     }
 
     /// Registers `waker` for the call of generation `generation`, if that still waits for its answer. False if
@@ -195,7 +173,7 @@ impl<A> Entry<A> {
                 ABANDONED => FREE,
                 _ => return Delivery::Unknown,
             };
-            // AcqRel: takes over the waker from `begin` or `poll`. Pairs with `leave`.
+            // AcqRel: takes over the waker from `begin` or `wait`. Pairs with `leave`.
             match self.word.compare_exchange(
                 word,
                 word & !STATE | next,
@@ -213,7 +191,7 @@ impl<A> Entry<A> {
             WAITING => self.waker_mut(Option::take),
             _ => None, // the registrar has the waker, and looks again itself
         };
-        // Pairs with the Acquire in `poll` and `leave`: the caller finds the answer.
+        // Pairs with the Acquire in `take` and `leave`: the caller finds the answer.
         self.word.store(word & !STATE | ANSWERED, Ordering::Release);
         Delivery::Delivered(waker)
     }
@@ -259,30 +237,19 @@ impl<A> Entry<A> {
         }
     }
 
-    /// What the caller does with its answer.
+    /// What the caller does with its answer, if that is there: Answered → Free. It leaves the cell of the answer
+    /// empty; if it panics, the answer is still there.
     #[inline]
-    pub(crate) fn look<R>(&self, f: impl FnOnce(&mut A) -> R) -> R {
-        self.assert_answered();
+    pub(crate) fn take<R>(&self, take: impl FnOnce(&mut A) -> R) -> Option<R> {
+        let word = self.word.load(Ordering::Acquire);
+        if word & STATE != ANSWERED {
+            return None;
+        }
         // SAFETY: in Answered the cells are the caller's, and a call has one caller, which does one thing at a
         // time.
-        self.answer.with_mut(|cell| f(unsafe { &mut *cell }))
-    }
-
-    /// Answered → Free, by the caller, which makes the cell of the answer empty again.
-    #[inline]
-    pub(crate) fn clear<R>(&self, empty: impl FnOnce(&mut A) -> R) -> R {
-        let word = self.assert_answered();
-        // SAFETY: as in `look`.
-        let result = self.answer.with_mut(|cell| empty(unsafe { &mut *cell }));
+        let taken = self.answer.with_mut(|cell| take(unsafe { &mut *cell }));
         self.word.store(word & !STATE | FREE, Ordering::Release);
-        result
-    }
-
-    #[inline]
-    fn assert_answered(&self) -> u32 {
-        let word = self.word.load(Ordering::Acquire);
-        assert!(word & STATE == ANSWERED, "only an answered call has ended");
-        word
+        Some(taken)
     }
 
     fn change(&self, from: u32, to: u32) -> bool {
@@ -298,7 +265,7 @@ impl<A> Entry<A> {
 
     fn waker_mut<R>(&self, f: impl FnOnce(&mut Option<Waker>) -> R) -> R {
         // SAFETY: the callers hold the state in which the waker is theirs: `begin` a free entry taken
-        // from the free list, `poll`, `nudge` and `leave` Registering, `deliver` Claimed.
+        // from the free list, `wait`, `nudge` and `leave` Registering, `deliver` Claimed.
         self.waker.with_mut(|cell| f(unsafe { &mut *cell }))
     }
 }
@@ -307,21 +274,19 @@ impl<A> Entry<A> {
 mod tests {
     use super::*;
 
-    fn answer(entry: &Entry<i32>) -> i32 {
-        assert_eq!(entry.poll(Waker::noop()), Poll::Answered);
-        let answer = entry.look(|answer| *answer);
-        entry.clear(|_| ());
-        answer
+    fn answer(entry: &Entry<i32>) -> Option<i32> {
+        entry.take(|answer| *answer)
     }
 
     #[test]
     fn a_reply_meets_its_caller() {
         let entry = Entry::new(0);
         let generation = entry.begin(Some(Waker::noop().clone()));
-        assert!(matches!(entry.poll(Waker::noop()), Poll::Waiting));
+        assert!(entry.wait(generation, Waker::noop()) && answer(&entry).is_none());
         let delivery = entry.deliver(generation, |answer| *answer = 42);
         assert!(matches!(delivery, Delivery::Delivered(Some(_))));
-        assert_eq!(answer(&entry), 42);
+        assert!(!entry.wait(generation, Waker::noop()));
+        assert_eq!(answer(&entry), Some(42));
     }
 
     #[test]
@@ -340,7 +305,7 @@ mod tests {
             entry.deliver(first, |answer| *answer = 2),
             Delivery::Unknown
         ));
-        assert_eq!(answer(&entry), 1);
+        assert_eq!(answer(&entry), Some(1));
         let second = entry.begin(Some(Waker::noop().clone()));
         assert_ne!(first, second);
         assert!(matches!(
@@ -397,8 +362,7 @@ mod loom_entry {
             match (left, delivery) {
                 (Leave::Abandoned, Delivery::Freed) => {}
                 (Leave::Answered, Delivery::Delivered(_)) => {
-                    assert_eq!(entry.look(|answer| *answer), 7);
-                    entry.clear(|_| ());
+                    assert_eq!(entry.take(|answer| *answer), Some(7));
                 }
                 other => panic!("{other:?}"),
             }
@@ -422,16 +386,10 @@ mod loom_entry {
             };
             let count = std::sync::Arc::new(Count(AtomicUsize::new(0)));
             let waker = Waker::from(count.clone());
-            let first = entry.poll(&waker);
+            let waits = entry.wait(generation, &waker);
             replier.join().unwrap();
-            match first {
-                Poll::Answered => {}
-                Poll::Waiting => assert_eq!(count.0.load(Std::SeqCst), 1, "woken"),
-                Poll::Busy => {} // the caller looks again at once
-            }
-            assert_eq!(entry.poll(&waker), Poll::Answered);
-            assert_eq!(entry.look(|answer| *answer), 7);
-            entry.clear(|_| ());
+            assert!(!waits || count.0.load(Std::SeqCst) == 1, "woken");
+            assert_eq!(entry.take(|answer| *answer), Some(7));
         });
     }
 
@@ -456,8 +414,7 @@ mod loom_entry {
             replier.join().unwrap();
             assert!(!waits || count.0.load(Std::SeqCst) == 1, "woken");
             assert!(entry.has_answered(generation));
-            assert_eq!(entry.poll(&waker), Poll::Answered);
-            entry.clear(|_| ());
+            assert_eq!(entry.take(|answer| *answer), Some(7));
         });
     }
 

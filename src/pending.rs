@@ -10,7 +10,7 @@ use concurrent_queue::ConcurrentQueue;
 use event_listener::{Event, EventListener};
 use urpc_channel::Body;
 
-use crate::entry::{Delivery, Entry, Leave, Poll};
+use crate::entry::{Delivery, Entry, Leave};
 use crate::error::CallError;
 use crate::table::{PART, Table};
 use crate::wire::Nanos;
@@ -178,12 +178,6 @@ impl Pending {
         }
     }
 
-    /// The caller of `id` looks for its answer, or waits for it.
-    #[inline]
-    pub(crate) fn poll(&self, id: u32, waker: &Waker) -> Poll {
-        self.calls[index(id)].entry.poll(waker)
-    }
-
     /// Whether the caller of `id` need not wait any more.
     #[inline]
     pub(crate) fn has_answered(&self, id: u32) -> bool {
@@ -196,21 +190,17 @@ impl Pending {
         self.calls[index(id)].entry.wait((id >> 16) as u16, waker)
     }
 
-    /// What the caller of `id` does with its answer, which is there.
+    /// What the caller of `id` makes of its answer, if that is there. Also returns the id, which it may keep, and how
+    /// much of the byte window is left to be freed.
     #[inline]
-    pub(crate) fn look<R>(&self, id: u32, f: impl FnOnce(&mut Answer) -> R) -> R {
-        self.calls[index(id)].entry.look(f)
-    }
-
-    /// The caller of `id` is done with its answer, and may keep the id. Also returns how much of the byte window
-    /// the answer took.
-    #[inline]
-    pub(crate) fn end(&self, id: u32) -> (Kept, usize) {
-        let bytes = self.calls[index(id)].entry.clear(|answer| match answer {
-            Ok(Body::Inline(_)) => 0, // to be overwritten
-            _ => std::mem::replace(answer, Ok(Body::EMPTY)).map_or(0, |body| body.window_bytes()),
-        });
-        (Kept(id as u16), bytes)
+    pub(crate) fn take<R>(
+        &self,
+        id: u32,
+        take: impl FnOnce(&mut Answer) -> R,
+    ) -> Option<(R, Kept, usize)> {
+        let take = |answer: &mut Answer| (take(answer), empty(answer));
+        let (taken, bytes) = self.calls[index(id)].entry.take(take)?;
+        Some((taken, Kept(id as u16), bytes))
     }
 
     /// A call that could not be sent: its id is free again.
@@ -228,7 +218,7 @@ impl Pending {
         match self.calls[index(id)].entry.abandon() {
             Leave::Abandoned => Ok(()),
             Leave::Answered => {
-                let (kept, bytes) = self.end(id);
+                let (_, kept, bytes) = self.take(id, |_| ()).expect("it is there");
                 self.give_back(kept);
                 Err(bytes)
             }
@@ -350,6 +340,15 @@ impl Pending {
     }
 }
 
+/// Makes place for the next answer. Returns how much of the byte window this one took.
+#[inline]
+fn empty(answer: &mut Answer) -> usize {
+    match answer {
+        Ok(Body::Inline(_)) => 0, // to be overwritten
+        _ => std::mem::replace(answer, Ok(Body::EMPTY)).map_or(0, |body| body.window_bytes()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -415,9 +414,8 @@ mod tests {
         assert!(pending.unsettled());
         pending.fail_all(CallError::forked);
         assert!(!pending.unsettled() && pending.outstanding());
-        assert_eq!(pending.poll(a, Waker::noop()), Poll::Answered);
-        assert!(pending.look(a, |answer| answer.is_err()));
-        let (kept, _) = pending.end(a);
+        let (is_error, kept, _) = pending.take(a, |answer| answer.is_err()).unwrap();
+        assert!(is_error);
         assert!(pending.outstanding());
         pending.give_back(kept);
         assert!(!pending.outstanding());
