@@ -133,13 +133,12 @@ impl Peer {
 impl<R: DeserializeOwned> Future for Call<R> {
     type Output = Result<R, CallError>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let raw = self.raw_mut();
-        match raw.take_reply() {
-            Some(Ok(reply)) => Poll::Ready(Ok(reply)),
-            Some(Err(error)) => Poll::Ready(Err(raw.name_in(error))),
-            None => raw.go_on(cx).map(Err),
+        match raw.stage {
+            Stage::Sent => raw.look(cx),
+            _ => raw.go_on(cx).map(Err),
         }
     }
 }
@@ -176,11 +175,16 @@ fn refusal(binding: &Binding, bytes: usize) -> Option<CallError> {
 #[inline]
 fn chosen_deadline(binding: &Binding, timeout: Option<Duration>) -> Option<Nanos> {
     let inherited = caller::inherited();
-    match timeout {
-        None if inherited == Nanos::NEVER => None,
-        None => Some(binding.default_deadline().min(inherited)),
-        Some(after) => Some(Nanos::now().after(after).min(inherited)),
-    }
+    (timeout.is_some() || inherited != Nanos::NEVER).then(|| earliest(binding, timeout, inherited))
+}
+
+#[cold]
+fn earliest(binding: &Binding, timeout: Option<Duration>, inherited: Nanos) -> Nanos {
+    let own = match timeout {
+        None => binding.default_deadline(),
+        Some(after) => Nanos::now().after(after),
+    };
+    own.min(inherited)
 }
 
 #[cold]
@@ -263,13 +267,12 @@ impl RawCall {
         self.peer().binding().offered.name(self.procedure)
     }
 
-    /// What its answer means, if that is there.
-    #[inline]
-    fn take_reply<R: DeserializeOwned>(&mut self) -> Option<Result<R, CallError>> {
-        let Stage::Sent = self.stage else { return None };
+    /// Looks for the answer to what is sent.
+    #[inline(never)]
+    fn look<R: DeserializeOwned>(&mut self, cx: &mut Context<'_>) -> Poll<Result<R, CallError>> {
         let handle = self.handle.as_mut().expect("it is a call");
         let binding = handle.peer.binding();
-        let (reply, kept, bytes) = binding.pending.take(self.id, |answer| {
+        let taken = binding.pending.take(self.id, |answer| {
             note!(Resume, binding, self.id);
             match answer {
                 Ok(body) => {
@@ -279,14 +282,21 @@ impl RawCall {
                 }
                 Err(error) => Err(error.clone()),
             }
-        })?;
+        });
+        let Some((reply, kept, bytes)) = taken else {
+            return self.go_on(cx).map(Err);
+        };
         binding.channel.freed(bytes);
         handle.id = Some(kept);
         self.stage = Stage::Done;
-        Some(reply)
+        match reply {
+            Ok(reply) => Poll::Ready(Ok(reply)),
+            Err(error) => Poll::Ready(Err(self.name_in(error))),
+        }
     }
 
     /// Begins, or waits. Ready only with an error.
+    #[inline(never)]
     fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<CallError> {
         let going = match self.stage {
             Stage::Lazy => self.begin(cx),
