@@ -221,8 +221,7 @@ impl<'a> Request<'a> {
             let text = "there is no room for so many bytes (`Builder::max_bytes`)";
             (Status::Overloaded, text)
         } else if late {
-            let text = "its deadline passed before it was begun";
-            (Status::NotStarted, text)
+            (Status::Late, "its deadline passed before it was begun")
         } else {
             let text = "there are too many calls already (`Builder::max_serving`)";
             (Status::Overloaded, text)
@@ -310,6 +309,10 @@ impl<'a> Request<'a> {
         };
         if let Some(task) = self.binding.node.spawn_pending(task) {
             self.binding.serving.keep(id, task);
+            // Who closed the channel meanwhile has aborted what was kept, or is seen here, through the mutex in `keep`.
+            if self.binding.is_closed() {
+                self.binding.serving.abort_all();
+            }
         }
     }
 }

@@ -93,6 +93,8 @@ pub(crate) enum Status {
     ShuttingDown = 9,
     /// It was never started: the peer, or this client of it, has as much to do as is allowed.
     Overloaded = 10,
+    /// It was never started: it came after its deadline.
+    Late = 11,
 }
 
 impl Status {
@@ -109,6 +111,7 @@ impl Status {
             NotStarted,
             ShuttingDown,
             Overloaded,
+            Late,
         ]
         .into_iter()
         .find(|status| *status as u16 == code)
@@ -127,6 +130,7 @@ impl Status {
             Self::NotStarted => (Kind::Abandoned, Executed::No),
             Self::ShuttingDown => (Kind::ShuttingDown, Executed::No),
             Self::Overloaded => (Kind::Overloaded, Executed::No),
+            Self::Late => (Kind::Deadline, Executed::No),
         };
         // Any bytes are a text to us, if not a pretty one.
         let text = String::from_utf8_lossy(text);
@@ -170,11 +174,11 @@ impl Nanos {
         std::time::Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// How a deadline travels: milliseconds, modulo 2³² (49 days); 0 is none.
+    /// How a deadline travels: milliseconds, modulo 2³² (49 days), and rather a moment late than early; 0 is none.
     pub(crate) fn to_wire(self) -> u32 {
         match self {
             Self::NEVER => 0,
-            Self(ns) => ((ns / 1_000_000) as u32).max(1),
+            Self(ns) => (ns.div_ceil(1_000_000) as u32).max(1),
         }
     }
 

@@ -34,6 +34,15 @@ fn server(argument: &str) {
                 HELD.fetch_add(1, SeqCst);
                 pending::<()>().await;
             })
+            // Before its first poll ends, the channel is closed.
+            .method("outlive", |(): ()| async {
+                let _guard = Guard;
+                HELD.fetch_add(1, SeqCst);
+                say("begun", "");
+                let caller = urpc::caller().unwrap().peer();
+                common::wait_for("its client to be gone", || caller.is_closed());
+                pending::<()>().await;
+            })
             .method("counts", |(): ()| async {
                 (HELD.load(SeqCst), DROPPED.load(SeqCst))
             })
@@ -43,6 +52,17 @@ fn server(argument: &str) {
 
 fn leave() {
     std::process::exit(0)
+}
+
+/// Calls what outlives it.
+fn mayfly(name: &str) {
+    urpc::block_on(async {
+        let peer = urpc::connect(name).await.unwrap();
+        let mut call = urpc::call::<()>(&peer, "outlive", ());
+        assert!(poll_immediate(&mut call).await.is_none());
+        say("ready", "");
+        let _ = call.await;
+    });
 }
 
 /// Holds `NAME CALLS` until it is killed.
@@ -201,6 +221,24 @@ fn a_killed_client_has_its_handlers_dropped_and_others_go_on() {
             assert_eq!(len(&peer, 100_000).await, 100_000);
             assert!(!ours.is_finished());
             assert_eq!(counts(&peer).await, (51, 50), "ours is still held");
+        });
+        server.finish();
+    }
+}
+
+#[test]
+fn a_handler_whose_client_dies_during_its_first_poll_is_dropped() {
+    let _watch = watchdog();
+    let names = Names::new();
+    for processors in [1, 0] {
+        let name = names.name(&format!("s{processors}"));
+        let mut server = start(&name, processors);
+        let mut mayfly = Process::start("mayfly", &name);
+        server.expect("begun");
+        mayfly.kill();
+        runtime(1).block_on(async {
+            let peer = urpc::connect(&name).await.unwrap();
+            until_dropped(&peer, 1).await;
         });
         server.finish();
     }
@@ -370,4 +408,4 @@ fn a_runtime_that_is_dropped_fails_the_calls_outside_of_it() {
     server.finish();
 }
 
-roles! { "server" => server, "client" => client }
+roles! { "server" => server, "client" => client, "mayfly" => mayfly }

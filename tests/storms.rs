@@ -23,8 +23,6 @@ use urpc::{CallErrorKind, Executed, Peer, Runtime};
 
 /// Tasks that call without end.
 const CALLERS: usize = 16;
-/// Rounds before it is counted what a process holds: by then it has what it makes once, and for each thread.
-const WARM_UP: u64 = 20;
 /// How soon after a death can be seen every call has failed, on a machine that does nothing else.
 const SOON: Duration = Duration::from_millis(100);
 
@@ -36,6 +34,11 @@ fn asked_for() -> Option<u64> {
 
 fn times() -> u64 {
     asked_for().unwrap_or(20)
+}
+
+/// Rounds before it is counted what a process holds: by then it has what it makes once, and for each thread.
+fn warm_up() -> u64 {
+    20.max(times() / 5)
 }
 
 /// What a process may hold more in memory, for ever, than before a storm. After a short one it may still be about to
@@ -119,7 +122,7 @@ fn kill_servers(argument: &str) {
     say("ready", "");
     let mut before = None;
     let mut longest = Duration::ZERO;
-    for round in 0..times() + WARM_UP {
+    for round in 0..times() + warm_up() {
         let server = Process::start("server", argument);
         let peer = rt
             .block_on(urpc::connect(name))
@@ -142,7 +145,7 @@ fn kill_servers(argument: &str) {
             .saturating_duration_since(death.join().unwrap());
         longest = longest.max(late);
         drop((peer, server));
-        if round == WARM_UP - 1 {
+        if round == warm_up() - 1 {
             before = Some(Held::by(std::process::id()).unwrap());
         }
     }
@@ -162,7 +165,7 @@ fn kill_clients(argument: &str) {
     say("ready", "");
     let alone = Held::by(server.pid()).unwrap().mappings;
     let mut before = None;
-    for round in 0..times() + WARM_UP {
+    for round in 0..times() + warm_up() {
         let client = Process::start("client", name);
         // At any moment: there is no telling where it is.
         std::thread::sleep(Duration::from_micros(fastrand::u64(0..3000)));
@@ -170,7 +173,7 @@ fn kill_clients(argument: &str) {
         drop(client);
         let len = urpc::call::<usize>(&honest, "later", vec![7u8; 100]);
         assert_eq!(rt.block_on(len), Ok(100), "of a client that lives");
-        if round == WARM_UP - 1 {
+        if round == warm_up() - 1 {
             wait_for("the first clients to be gone", || {
                 Held::by(server.pid()).is_some_and(|held| held.mappings <= alone)
             });
@@ -187,7 +190,7 @@ fn kill_clients(argument: &str) {
 fn storm(role: &str, processors: usize) -> Process {
     let names = Names::new();
     let argument = format!("{processors} {}", names.name("s"));
-    let mut process = Process::start(role, &argument);
+    let mut process = Process::start_with(role, &argument, state::frugal);
     if role == "kill servers" {
         let longest = process.expect("longest");
         println!("{processors} processors: all calls failed within {longest} of a death");

@@ -16,6 +16,7 @@ pub mod process;
 pub mod report;
 pub mod shared;
 pub mod stopped;
+pub mod storm;
 pub mod table;
 pub mod tokio;
 
@@ -27,6 +28,7 @@ pub fn played_a_role() -> bool {
     let words: Vec<&str> = role.iter().map(String::as_str).collect();
     match words[..] {
         ["bare", path, cpu] => bulk::bare_child(path, cpu),
+        ["caller", name] => storm::caller_child(name),
         ["crowd", name, count] => crowd::crowd_child(name, count),
         ["echoes", name] => bulk::echo_child(name),
         ["raw", path, cpu] => base::raw_child(path, cpu),
@@ -38,6 +40,7 @@ pub fn played_a_role() -> bool {
         ["polling-server", name, processors] => pair::server_child(name, processors, true),
         ["stepped", kind, calls] => callgrind::stepped_child(kind, calls),
         ["stopped", name, path] => stopped::stopped_child(name, path),
+        ["worker", name] => storm::worker_child(name),
         _ => panic!("no role {role:?}"),
     }
     true

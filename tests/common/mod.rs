@@ -95,16 +95,10 @@ impl Process {
     /// Stops it, and returns when none of its threads runs any more.
     pub fn stop(&self) {
         self.signal(19);
-        let tasks = format!("/proc/{}/task", self.pid());
-        wait_for("its threads to stop", || {
-            std::fs::read_dir(&tasks).unwrap().all(|task| {
-                let stat = std::fs::read_to_string(task.unwrap().path().join("stat"));
-                // A thread that has just ended has no file.
-                stat.map_or(true, |stat| {
-                    stat.rsplit(')').next().unwrap().starts_with(" T")
-                })
-            })
-        });
+        // The kernel says so once, when the last of them has stopped.
+        let id = rustix::process::Pid::from_child(&self.child);
+        let stopped = rustix::process::WaitIdOptions::STOPPED;
+        rustix::process::waitid(rustix::process::WaitId::Pid(id), stopped).expect("it is ours");
     }
 
     /// Ends a stop.
