@@ -48,7 +48,7 @@ fn main() {
         report.note("there is one CPU for all, so the attacker's own time is lost, too");
     }
     pin(victims);
-    let time = Duration::from_millis(if args.quick { 150 } else { 1000 });
+    let time = Duration::from_millis(if args.quick { 150 } else { 400 });
     for processors in [1, 0] {
         let honest = Honest::start(processors, attackers);
         for attack in ATTACKS {

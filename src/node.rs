@@ -311,7 +311,7 @@ impl Node {
 
     /// Opens landing `k` of a channel, if it is to have so many.
     pub(crate) fn open_landing(self: &Arc<Self>, binding: &Arc<Binding>, k: usize) {
-        if self.lends && k < binding.landings.len() {
+        if self.lends && k < binding.landings.len() && !binding.is_closed() {
             let binding = Arc::clone(binding);
             // Without its landing a channel still works: its peer rings.
             let _ = self.thread("urpc-landing", move |node| landing::run(node, &binding, k));

@@ -30,7 +30,7 @@ pub struct Patience {
 }
 
 impl Default for Patience {
-    /// With wake-ups.
+    /// With wake-ups: 32 in a row are free, and no pause is longer than half a second.
     fn default() -> Self {
         Self::new(FREE, LONGEST)
     }
