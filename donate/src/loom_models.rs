@@ -237,7 +237,7 @@ fn loom_a_processor_lent_onwards_comes_back_through_every_hand() {
             })
         };
         let grant = near.lend();
-        let (held, live) = distant.arrive(&last);
+        let (held, live) = distant.arrive(&mut last);
         assert!(live, "its donor waits");
         reply.store(1, Ordering::Relaxed);
         last.give_back(distant.words(), held.sequence);
