@@ -48,6 +48,17 @@ impl Bell {
         Ok(epoll::add(&self.epoll, socket, data, EventFlags::IN)?)
     }
 
+    /// Listens to a peer's socket again, or does not for now.
+    pub(crate) fn listen(&self, socket: impl AsFd, key: u64, on: bool) {
+        let flags = if on {
+            EventFlags::IN
+        } else {
+            EventFlags::empty()
+        };
+        // It may have been removed meanwhile.
+        let _ = epoll::modify(&self.epoll, socket, EventData::new_u64(key), flags);
+    }
+
     pub(crate) fn remove(&self, socket: impl AsFd) {
         let _ = epoll::delete(&self.epoll, socket);
     }

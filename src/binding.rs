@@ -10,13 +10,13 @@ mod receive;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use event_listener::Event;
 use rustix::net::{Shutdown, shutdown};
 use urpc_channel::{Channel, Message, PeerPage, WakePage, Why};
-use urpc_donate::{Backoff, Lender, PeerProcess, Seat};
+use urpc_donate::{Backoff, Lender, Patience, PeerProcess, Seat};
 
 use crate::error::{CallError, CallErrorKind, Executed};
 use crate::limits;
@@ -93,6 +93,8 @@ pub(crate) struct Binding {
     streak: AtomicU32,
     /// How far the peer had come when it was last rung. While it is still there, once is enough.
     rung_at: AtomicU64,
+    /// Whether it rings for nothing, and what had been moved when it was last heard.
+    heard: Mutex<(Patience, u64)>,
     /// What processors lent to the peer were worth.
     backoff: Backoff,
     /// Something has come in since the last processor was lent.
@@ -147,6 +149,7 @@ impl Binding {
             onwards: AtomicU32::new(0),
             streak: AtomicU32::new(0),
             rung_at: AtomicU64::new(NEVER_RUNG),
+            heard: Mutex::default(),
             backoff: Backoff::new(),
             answered_since: AtomicBool::new(false),
             unserved_at: AtomicU64::new(u64::MAX),

@@ -260,10 +260,15 @@ impl Node {
 
     /// A peer rang, or hung up.
     pub(crate) fn answer(&self, key: u64) {
-        if let Some(binding) = self.binding(key)
-            && !binding.answer_bell()
-        {
-            binding.hang_up();
+        let Some(binding) = self.binding(key) else {
+            return;
+        };
+        if !binding.answer_bell() {
+            return binding.hang_up();
+        }
+        if let Some(until) = binding.has_enough_rings() {
+            self.bell.listen(&binding.socket, key, false);
+            self.keeper.listen_again(key, until);
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::bell::{Bell, timeout};
 use crate::binding::Binding;
 use crate::limits::{self, Caps};
 use crate::node::{Node, lock};
+use crate::quota::Client;
 use crate::serve::Listener;
 use crate::stats::add;
 use crate::wire::Nanos;
@@ -71,6 +72,8 @@ pub(crate) struct Keeper {
     poked: AtomicBool,
     listeners: Mutex<Slab<Arc<Listener>>>,
     door: Door,
+    /// Peers that are not heard until then.
+    unheard: Mutex<Vec<(Instant, u64)>>,
     /// Closed, but some call may have been begun at that very moment.
     closing: Mutex<Vec<Arc<Binding>>>,
 }
@@ -87,6 +90,7 @@ impl Keeper {
             poke,
             poked: AtomicBool::new(false),
             listeners: Mutex::default(),
+            unheard: Mutex::default(),
             closing: Mutex::default(),
         })
     }
@@ -124,6 +128,12 @@ impl Keeper {
         self.poke();
     }
 
+    /// Has the bell listen to a peer again, from then on.
+    pub(crate) fn listen_again(&self, key: u64, at: Instant) {
+        lock(&self.unheard).push((at, key));
+        self.poke();
+    }
+
     /// Accepts bindings for a server.
     pub(crate) fn listen(&self, listener: &Arc<Listener>) -> std::io::Result<()> {
         let key = lock(&self.listeners).insert(Arc::clone(listener)) as u64;
@@ -154,6 +164,11 @@ impl Keeper {
         Ok(())
     }
 
+    /// This client broke the protocol.
+    pub(crate) fn offended(&self, client: Client) {
+        self.door.offended(client);
+    }
+
     /// Looks away from a listener for a moment.
     fn shut(&self, listener: &Listener, key: u64) {
         self.watch(listener, key, EventFlags::empty());
@@ -169,6 +184,7 @@ impl Keeper {
     pub(crate) fn clear(&self) {
         lock(&self.listeners).clear();
         self.door.clear();
+        lock(&self.unheard).clear();
         lock(&self.closing).clear();
     }
 }
@@ -238,6 +254,15 @@ fn see_to_time(node: &Arc<Node>, before: Option<Instant>) -> Option<Instant> {
             keeper.watch(listener, key as u64, EventFlags::IN);
         }
     }
+    lock(&keeper.unheard).retain(|&(at, key)| {
+        let stays = at > now;
+        if stays {
+            sooner(at);
+        } else if let Some(binding) = node.binding(key) {
+            node.bell.listen(&binding.socket, key, true);
+        }
+        stays
+    });
     let Some(executor) = node.executor() else {
         return again;
     };

@@ -24,13 +24,15 @@ use crate::spare;
 use crate::stats::add;
 use crate::wire::Nanos;
 
-/// The thread of landing `k` of this channel.
+/// The thread of landing `k` of this channel. The next one is opened when this one is of use for the first time: how
+/// many a peer can use is its own word.
 pub(crate) fn run(node: &Arc<Node>, binding: &Arc<Binding>, k: usize) {
     Node::set_current(Some(Arc::clone(node)));
     note!(on landing(binding, k));
     let words = binding.landing_words(k);
     let seat = &binding.landings[k];
     let mut landing = Landing::open(words);
+    let (mut before, mut opened) = (0, false);
     loop {
         let ticket = seat.ticket();
         if binding.is_closed() {
@@ -68,6 +70,15 @@ pub(crate) fn run(node: &Arc<Node>, binding: &Arc<Binding>, k: usize) {
         }
         add(&binding.counters.system_calls, 2);
         landing.give_back(words, sequence);
+        let moved = binding.channel.moved();
+        if std::mem::replace(&mut before, moved) != moved {
+            landing.useful();
+            if !std::mem::replace(&mut opened, true) {
+                node.open_landing(binding, k + 1);
+            }
+        } else {
+            landing.in_vain();
+        }
     }
     Node::set_current(None);
     Node::forget_bindings();

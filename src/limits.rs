@@ -89,6 +89,13 @@ pub(crate) const PROCEDURES: usize = 4096;
 /// How deep the values of a hello lie in one another.
 pub(crate) const HELLO_NESTING: u32 = 4;
 
+/// How long a client that broke the protocol again and again waits for its next channel, at most: making one and
+/// taking it down costs a fraction of a millisecond, and so no more than one call in a hundred is disturbed.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_millis(64);
+
+/// Beyond so many clients of that kind, those are forgotten that need not wait any more.
+pub(crate) const OFFENDERS: usize = 1024;
+
 /// How long the keeper leaves a crowd at the door if it cannot even turn it away.
 pub(crate) const RESPITE: Duration = Duration::from_millis(10);
 

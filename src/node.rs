@@ -303,19 +303,19 @@ impl Node {
             self.keeper.unwatch_peer(binding);
             return Ok(());
         }
-        let landings = if self.lends {
-            binding.landings.len()
-        } else {
-            0
-        };
-        for k in 0..landings {
+        self.open_landing(binding, 0);
+        // Something may have been sent before anybody looked.
+        self.look();
+        Ok(())
+    }
+
+    /// Opens landing `k` of a channel, if it is to have so many.
+    pub(crate) fn open_landing(self: &Arc<Self>, binding: &Arc<Binding>, k: usize) {
+        if self.lends && k < binding.landings.len() && !binding.is_closed() {
             let binding = Arc::clone(binding);
             // Without its landing a channel still works: its peer rings.
             let _ = self.thread("urpc-landing", move |node| landing::run(node, &binding, k));
         }
-        // Something may have been sent before anybody looked.
-        self.look();
-        Ok(())
     }
 
     /// Forgets a closed binding.

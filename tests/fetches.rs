@@ -216,6 +216,11 @@ fn indices() -> BTreeSet<&'static str> {
     sides.hostile.word(64).store(2, Relaxed);
     sides.decide("how far it has come", || channel.peer_progress());
     sides.hostile.word(64).store(2, Relaxed);
+    sides.hostile.word(192).store(1, Relaxed);
+    let standing = sides.decide("where it stands", || channel.standing());
+    assert!(standing.wants_attention);
+    sides.hostile.word(192).store(0, Relaxed);
+    sides.hostile.word(64).store(2, Relaxed);
 
     let large = || message(Kind::Call, 2, &[7; 150]);
     assert_eq!(channel.try_reserve(150), Ok(true));
@@ -284,6 +289,13 @@ fn processors() -> BTreeSet<&'static str> {
     let words = sides.hostile.grant(0);
     words.grant.store(9 << 1 | 1, Relaxed);
     assert!(sides.decide("whether it is held", || Landing::holds(granted, 9)));
+    let words = sides.hostile.grant(0);
+    words.grant.store(9 << 1 | 1, Relaxed);
+    assert!(sides.decide("whether it lends", || granted.lends()));
+    let words = sides.hostile.grant(0);
+    words.grant.store(9 << 1, Relaxed);
+    words.cpu.store(1, Relaxed);
+    assert!(sides.decide("which CPU it has lent", || granted.has_lent(1)));
     landing.give_back(granted, 9);
 
     let lender = Lender::new();

@@ -22,7 +22,7 @@ use urpc::{CallErrorKind, Peer};
 use urpc_channel::{Body, Channel, Kind, Message};
 
 /// What is written in each of the two attacks on a server, and to one channel at most.
-const STRIKES: u32 = 100_000;
+const STRIKES: u32 = 20_000;
 const STRIKES_EACH: u32 = 2_000;
 
 fn panics_are_fatal() {

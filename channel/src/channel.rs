@@ -14,6 +14,8 @@
 
 mod attention;
 
+pub use attention::Standing;
+
 use crate::fate::{Closed, Fate};
 use crate::incoming::Incoming;
 use crate::layout::{FREED_AT, INLINE};

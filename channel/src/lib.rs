@@ -30,6 +30,8 @@ mod loom_models;
 mod message;
 mod outbox;
 mod outgoing;
+#[cfg(all(test, not(urpc_loom)))]
+mod plain;
 mod region;
 mod ring;
 mod sealed;
@@ -39,7 +41,7 @@ mod wakes;
 mod window;
 
 pub use buffers::{keep_buffer, let_go_of_buffers, take_buffer};
-pub use channel::{Channel, Glance, Limits, SendError, Why};
+pub use channel::{Channel, Glance, Limits, SendError, Standing, Why};
 pub use fate::Closed;
 pub use layout::{BadGeometry, Geometry};
 pub use message::{Arrived, Body, Head, Inline, Kind, Large, Message, Sink};

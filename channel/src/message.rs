@@ -240,8 +240,8 @@ pub struct Arrived<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum InRing<'a> {
     Slot(Line<'a>),
-    /// Loom's ring is elsewhere.
-    #[cfg(all(test, urpc_loom))]
+    /// The rings of models are elsewhere.
+    #[cfg(test)]
     Copied(Payload),
 }
 
@@ -250,7 +250,7 @@ impl InRing<'_> {
     pub(crate) fn copy(&self, to: &mut Payload) {
         match self {
             InRing::Slot(line) => line.load_payload(to),
-            #[cfg(all(test, urpc_loom))]
+            #[cfg(test)]
             InRing::Copied(payload) => *to = *payload,
         }
     }

@@ -34,8 +34,12 @@ mod fences {
         debug_assert!(done.is_ok(), "{done:?}");
     }
 
-    /// Whether the kernel offers them: Linux 4.14 and newer, unless a sandbox refuses.
+    /// Whether the kernel offers them: Linux 4.14 and newer, unless a sandbox refuses. ThreadSanitizer does not know
+    /// of them.
     pub(crate) fn has_fences() -> bool {
+        if cfg!(urpc_plain) {
+            return false;
+        }
         static REGISTERED: OnceLock<bool> = OnceLock::new();
         *REGISTERED.get_or_init(|| membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok())
     }

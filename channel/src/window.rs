@@ -49,6 +49,11 @@ impl Window {
         }
     }
 
+    /// Bytes that the peer had freed when last looked at.
+    pub(crate) fn freed(&self) -> u64 {
+        self.freed.load(Ordering::Relaxed)
+    }
+
     /// Whether somebody waits for bytes.
     pub(crate) fn is_awaited(&self) -> bool {
         self.queued.load(Ordering::Relaxed) != 0

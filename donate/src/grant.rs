@@ -17,6 +17,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::patience::FREE;
 use crate::seat::{Place, Seat};
 use crate::signal::Signal;
 use crate::sync::{AtomicU32, Ordering};
@@ -39,6 +40,21 @@ pub struct Words<'a> {
     pub limit_us: &'a AtomicU32,
     /// The sequence that the landing has answered last.
     pub returned: Signal<'a>,
+}
+
+impl Words<'_> {
+    /// The donor says that it waits for a processor which it has lent: a hint.
+    #[must_use]
+    pub fn lends(self) -> bool {
+        self.grant.says.load(Ordering::Relaxed) & 1 == 1
+    }
+
+    /// The donor says that what it has lent last was this CPU: a hint.
+    #[must_use]
+    pub fn has_lent(self, cpu: u32) -> bool {
+        // Before the first grant, the CPU says nothing.
+        self.grant.says.load(Ordering::Relaxed) != 0 && self.cpu.load(Ordering::Relaxed) == cpu
+    }
 }
 
 /// For tests, the words themselves, in one process.
@@ -184,7 +200,7 @@ impl Lender {
         until: Instant,
     ) -> Outcome {
         seat.sit(Place::Lent);
-        let mut slept = false;
+        let mut sleeps = 0;
         let outcome = loop {
             // Before the looks at what they wake for.
             let back = words.returned.watch();
@@ -197,11 +213,13 @@ impl Lender {
                 break Outcome::Woken;
             }
             // Asked each time: a peer can end all sleeps before their time.
-            if slept && Instant::now() >= until {
+            if sleeps > 0 && Instant::now() >= until {
                 break Outcome::Limit;
             }
-            slept = true;
+            sleeps += 1;
             match over {
+                // Woken so often for nothing: who does that gets the rest of the time.
+                _ if sleeps > FREE => seat.sleep_beside(ticket, &[], Some(until)),
                 None => seat.sleep_beside(ticket, &[back], Some(until)),
                 Some(over) => seat.sleep_beside(ticket, &[back, over], Some(until)),
             }

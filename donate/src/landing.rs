@@ -3,9 +3,13 @@
 //! A landing answers *every* sequence it sees, live or void, by writing it as its `returned` word, and
 //! sleeps only after it saw the one it answered. (A landing that merely slept on seeing
 //! "void" would strand the next live grant.) What the donor writes is a claim: the worst it can do is
-//! make this thread look and go back to sleep.
+//! make this thread look and go back to sleep; and if it does so all the time, this thread sleeps on nothing of the
+//! donor's for a while (`patience.rs`).
+
+use std::time::Instant;
 
 use crate::grant::{Held, OPENING, Words};
+use crate::patience::Patience;
 use crate::seat::{Place, Seat};
 use crate::sync::Ordering;
 
@@ -13,6 +17,9 @@ use crate::sync::Ordering;
 #[derive(Debug)]
 pub struct Landing {
     answered: u32,
+    patience: Patience,
+    /// Until then the donor is not listened to.
+    deaf_until: Option<Instant>,
 }
 
 /// What ended a landing's sleep.
@@ -37,13 +44,22 @@ impl Landing {
     /// Opens the landing: from now on the peer may grant.
     pub fn open(words: Words<'_>) -> Self {
         words.returned.say_quietly(OPENING);
-        Self { answered: OPENING }
+        Self {
+            answered: OPENING,
+            patience: Patience::default(),
+            deaf_until: None,
+        }
     }
 
     /// Sleeps until there is a sequence to answer, or `seat` is woken after `ticket` was taken.
-    pub fn wait(&self, words: Words<'_>, seat: &Seat, ticket: u32) -> Arrival {
+    pub fn wait(&mut self, words: Words<'_>, seat: &Seat, ticket: u32) -> Arrival {
+        let mut slept = false;
         seat.sit(Place::Word);
         let arrival = loop {
+            if let Some(until) = self.deaf_until.take() {
+                seat.sleep(ticket, Some(until));
+                seat.sit(Place::Word);
+            }
             let granted = words.grant.watch();
             let word = words.grant.hear();
             let sequence = word >> 1;
@@ -59,6 +75,12 @@ impl Landing {
             if seat.ticket() != ticket {
                 break Arrival::Woken;
             }
+            if slept {
+                self.in_vain();
+                slept = false;
+                continue;
+            }
+            slept = true;
             seat.sleep_beside(ticket, &[granted], None);
         };
         seat.stand_up();
@@ -70,6 +92,18 @@ impl Landing {
     pub fn holds(words: Words<'_>, sequence: u32) -> bool {
         let grant = words.grant;
         Held { grant, sequence }.is_live()
+    }
+
+    /// What came with the last grant was of some use.
+    pub fn useful(&mut self) {
+        self.patience.useful();
+    }
+
+    /// What woke this thread was of no use.
+    pub fn in_vain(&mut self) {
+        let now = Instant::now();
+        let pause = self.patience.in_vain(now);
+        self.deaf_until = pause.map(|pause| now + pause);
     }
 
     /// Answers `sequence`: returns the processor, and wakes the donor.
@@ -85,7 +119,7 @@ mod tests {
     use super::*;
     use crate::grant::OwnWords;
     use crate::{Lender, Outcome};
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     #[test]
     fn a_void_grant_is_answered_so_that_the_next_one_finds_its_landing() {
@@ -115,12 +149,39 @@ mod tests {
     #[test]
     fn a_landing_is_woken_by_its_own_process() {
         let words = OwnWords::new();
-        let landing = Landing::open(words.get());
+        let mut landing = Landing::open(words.get());
         let seat = Seat::new();
         let ticket = seat.ticket();
         std::thread::scope(|s| {
             s.spawn(|| assert_eq!(landing.wait(words.get(), &seat, ticket), Arrival::Woken));
             let _ = seat.wake();
         });
+    }
+
+    #[test]
+    fn a_landing_that_was_woken_for_nothing_too_often_hears_its_own_process_at_once_and_its_donor_later()
+     {
+        let words = OwnWords::new();
+        let words = words.get();
+        let mut landing = Landing::open(words);
+        let (lender, seat) = (Lender::new(), Seat::new());
+        let _grant = lender.lend(words, 0, Duration::ZERO).unwrap();
+        let tire = |landing: &mut Landing| {
+            while landing.deaf_until.is_none() {
+                landing.in_vain();
+            }
+            landing.deaf_until.unwrap()
+        };
+        let ticket = seat.ticket();
+        let until = tire(&mut landing);
+        let arrival = landing.wait(words, &seat, ticket);
+        assert!(matches!(arrival, Arrival::Granted { live: true, .. }));
+        assert!(Instant::now() >= until);
+        landing.give_back(words, OPENING + 1);
+
+        tire(&mut landing);
+        landing.deaf_until = Some(Instant::now() + Duration::from_secs(60));
+        let _ = seat.wake();
+        assert_eq!(landing.wait(words, &seat, ticket), Arrival::Woken);
     }
 }

@@ -114,7 +114,7 @@ impl Shared {
     }
 
     /// The next sequence at the landing, and whether it is live.
-    fn arrive(&self, landing: &Landing) -> (Held<'_>, bool) {
+    fn arrive(&self, landing: &mut Landing) -> (Held<'_>, bool) {
         let seat = Seat::new();
         match landing.wait(self.words(), &seat, seat.ticket()) {
             Arrival::Granted { sequence, live, .. } => {
@@ -190,7 +190,7 @@ fn loom_a_wake_from_within_ends_every_sleep() {
             let shared = shared.clone();
             thread::spawn(move || {
                 let _ = shared.donor.wake();
-                let (held, _) = shared.arrive(&landing);
+                let (held, _) = shared.arrive(&mut landing);
                 landing.give_back(shared.words(), held.sequence);
             })
         };
@@ -201,7 +201,7 @@ fn loom_a_wake_from_within_ends_every_sleep() {
     });
     lending(|| {
         let (words, seat) = (Arc::new(OwnWords::new()), Arc::new(Seat::new()));
-        let (landing, ticket) = (Landing::open(words.get()), seat.ticket());
+        let (mut landing, ticket) = (Landing::open(words.get()), seat.ticket());
         let waker = {
             let seat = seat.clone();
             thread::spawn(move || seat.wake())
@@ -227,7 +227,7 @@ fn loom_a_processor_lent_onwards_comes_back_through_every_hand() {
         let middle = {
             let (near, distant, reply) = (near.clone(), distant.clone(), reply.clone());
             thread::spawn(move || {
-                let (held, live) = near.arrive(&landing);
+                let (held, live) = near.arrive(&mut landing);
                 assert!(live, "its donor waits");
                 let outcome = distant.wait(distant.lend().under(held), far());
                 assert_eq!(outcome, Outcome::Returned);
@@ -237,7 +237,7 @@ fn loom_a_processor_lent_onwards_comes_back_through_every_hand() {
             })
         };
         let grant = near.lend();
-        let (held, live) = distant.arrive(&last);
+        let (held, live) = distant.arrive(&mut last);
         assert!(live, "its donor waits");
         reply.store(1, Ordering::Relaxed);
         last.give_back(distant.words(), held.sequence);
@@ -262,7 +262,7 @@ fn loom_an_onward_grant_ends_with_the_one_it_is_under() {
         let second = {
             let (near, distant) = (near.clone(), distant.clone());
             thread::spawn(move || {
-                let (held, live) = near.arrive(&landing);
+                let (held, live) = near.arrive(&mut landing);
                 if live {
                     let outcome = distant.wait(distant.lend().under(held), far());
                     assert_eq!(outcome, Outcome::Woken);

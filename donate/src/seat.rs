@@ -110,7 +110,7 @@ impl Seat {
         self.place.store(Place::Running as u32, Ordering::Relaxed);
     }
 
-    /// One sleep on the own word and on one or two that peers change, while they are `ticket` and what was seen
+    /// One sleep on the own word and on up to two that peers change, while they are `ticket` and what was seen
     /// there. May end at any time.
     pub(crate) fn sleep_beside(
         &self,

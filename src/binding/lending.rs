@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use urpc_channel::{GrantWords, WakeWords};
+use urpc_channel::{GrantWords, Standing, WakeWords};
 use urpc_donate::policy::{PeerView, STUCK};
 use urpc_donate::{Lender, Outcome, Presence, Signal, View, Words};
 
-use super::{Binding, NEVER_RUNG};
-use crate::node::page;
+use super::Binding;
+use crate::node::{lock, page};
 use crate::note::note;
 use crate::stats::add;
 use crate::wire::Nanos;
@@ -34,7 +34,10 @@ impl Binding {
 
     /// What the policy has to know of this peer.
     pub(crate) fn view(&self, now: Nanos) -> PeerView {
-        let unread = self.wants_attention();
+        let Standing {
+            wants_attention: unread,
+            progress,
+        } = self.channel.standing();
         let if_unread = |ask: &dyn Fn() -> Duration| if unread { ask() } else { Duration::ZERO };
         PeerView {
             unread,
@@ -42,9 +45,9 @@ impl Binding {
             presence: self.seen_presence(),
             landing_free: unread && self.free_landing().is_some(),
             barred: if_unread(&|| self.backoff.bars(now.0)),
-            unserved: if_unread(&|| self.unserved(now)),
+            unserved: if_unread(&|| self.unserved(progress, now)),
             streak: self.streak.load(Ordering::Relaxed),
-            rung: self.is_rung(),
+            rung: self.is_rung_at(progress),
             urgent: false,
         }
     }
@@ -63,9 +66,8 @@ impl Binding {
         presence
     }
 
-    /// For how long we have been seeing unread messages without the peer's having come further.
-    fn unserved(&self, now: Nanos) -> Duration {
-        let progress = self.channel.peer_progress();
+    /// For how long we have been seeing unread messages without the peer's having come further than so.
+    fn unserved(&self, progress: u64, now: Nanos) -> Duration {
         if self.unserved_at.load(Ordering::Relaxed) != progress {
             self.unserved_at.store(progress, Ordering::Relaxed);
             self.unserved_since.store(now.0, Ordering::Relaxed);
@@ -73,25 +75,23 @@ impl Binding {
         now.since(Nanos(self.unserved_since.load(Ordering::Relaxed)))
     }
 
-    /// The peer may sleep on something of ours, and was not rung for it. Ask after a fence.
-    pub(crate) fn needs_a_ring(&self) -> bool {
-        self.wants_attention() && self.seen_presence().may_sleep() && !self.is_rung()
+    /// Rings the peer if it may sleep on something of ours, and was not rung for it. After a fence.
+    pub(crate) fn ring_if_needed(&self) {
+        self.ring_if(|standing| self.needs_a_ring(standing));
+    }
+
+    fn needs_a_ring(&self, standing: Standing) -> bool {
+        self.seen_presence().may_sleep() && !self.is_rung_at(standing.progress)
     }
 
     /// The peer says that it waits for a processor which it lent to us.
     pub(crate) fn lends_to_us(&self) -> bool {
-        let inbox = self.channel.inbox();
-        let live = |k| inbox.grant(k).grant.load(Ordering::Relaxed) & 1 == 1;
-        (0..self.landings.len()).any(live)
+        (0..self.landings.len()).any(|k| self.landing_words(k).lends())
     }
 
     /// The peer says that the processor which it lent to us last was this CPU: whoever runs there is in its way.
     pub(crate) fn has_lent_cpu(&self, cpu: u32) -> bool {
-        let inbox = self.channel.inbox();
-        (0..self.landings.len()).any(|k| {
-            let words = inbox.grant(k);
-            words.grant.load(Ordering::Relaxed) != 0 && words.cpu.load(Ordering::Relaxed) == cpu
-        })
+        (0..self.landings.len()).any(|k| self.landing_words(k).has_lent(cpu))
     }
 
     /// A landing of the peer that would answer.
@@ -184,15 +184,17 @@ impl Binding {
     /// Rings the peer's doorbell, if there is something it should look at. Never blocks; if it is rung
     /// already, that is as good.
     pub(crate) fn ring(&self) {
-        // Looked at before and after: then there was something to look at when it had come so far, and
-        // while it has come no further, it has yet to look.
-        let progress = self.channel.peer_progress();
-        if !self.wants_attention() {
+        self.ring_if(|_| true);
+    }
+
+    fn ring_if(&self, is_needed: impl FnOnce(Standing) -> bool) {
+        // There is something to look at for a peer that has come so far, and while it has come no further, it has
+        // yet to look.
+        let standing = self.channel.standing();
+        if !standing.wants_attention || !is_needed(standing) {
             return;
         }
-        let unmoved = self.channel.peer_progress() == progress;
-        let rung_at = if unmoved { progress } else { NEVER_RUNG };
-        self.rung_at.store(rung_at, Ordering::Relaxed);
+        self.rung_at.store(standing.progress, Ordering::Relaxed);
         note!(Ring, self);
         add(&self.counters.rings, 1);
         add(&self.counters.system_calls, 1);
@@ -207,14 +209,31 @@ impl Binding {
     /// found, or lent a processor by who has by then run out of the replies of the last donation, without a system
     /// call.)
     pub(crate) fn ring_if_stuck(&self, now: Nanos) {
-        if self.wants_attention() && self.unserved(now) >= STUCK && self.needs_a_ring() {
-            self.ring();
-        }
+        self.ring_if(|standing| {
+            self.unserved(standing.progress, now) >= STUCK && self.needs_a_ring(standing)
+        });
     }
 
     /// It was rung, and has not moved since.
     pub(crate) fn is_rung(&self) -> bool {
-        self.rung_at.load(Ordering::Relaxed) == self.channel.peer_progress()
+        self.is_rung_at(self.channel.peer_progress())
+    }
+
+    fn is_rung_at(&self, progress: u64) -> bool {
+        self.rung_at.load(Ordering::Relaxed) == progress
+    }
+
+    /// It has rung. Says until when it is not to be heard, if it rings for nothing all the time.
+    pub(crate) fn has_enough_rings(&self) -> Option<Instant> {
+        let mut heard = lock(&self.heard);
+        let moved = self.channel.moved();
+        let (patience, before) = &mut *heard;
+        if std::mem::replace(before, moved) != moved || self.channel.has_unread() {
+            patience.useful();
+            return None;
+        }
+        let now = Instant::now();
+        patience.in_vain(now).map(|pause| now + pause)
     }
 
     /// Reads the doorbell. False if the peer is gone.

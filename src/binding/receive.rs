@@ -15,6 +15,7 @@ use crate::entry::Delivery;
 use crate::limits;
 use crate::note::note;
 use crate::pending::Answer;
+use crate::quota::Client;
 use crate::serving::{Request, Waiting};
 use crate::wire::Status;
 
@@ -109,6 +110,8 @@ impl Binding {
 
     #[cold]
     fn break_off(self: &Arc<Self>, wrong: impl fmt::Display) -> bool {
+        let client = Client::of(self.process.credentials());
+        self.node.keeper.offended(client);
         self.close(&format!("it broke the protocol: {wrong}"));
         true
     }

@@ -154,8 +154,8 @@ impl Node {
         if !here.ready {
             // Whoever was left out. The policy of the paper has left out none.
             for (peer, view) in peers.iter().zip(&views) {
-                if view.needs_a_ring() && peer.needs_a_ring() {
-                    peer.ring();
+                if view.needs_a_ring() {
+                    peer.ring_if_needed();
                 }
             }
         }
@@ -267,8 +267,8 @@ impl Node {
         fence(Ordering::SeqCst);
         for binding in self.local_bindings().iter() {
             binding.tell_drained();
-            if !waits(binding) && binding.needs_a_ring() {
-                binding.ring();
+            if !waits(binding) {
+                binding.ring_if_needed();
             }
         }
     }

@@ -4,7 +4,8 @@
 //! nobody else. The others may wait for a while, so many in all and so many of each client; one more of a client
 //! that has its share is refused, and one more than there may be in all takes the place of the oldest of the
 //! client that has most. Where the system has no descriptor left, connections are turned away by means of
-//! a spare one; if that is gone, too, they are left in the queue for a moment: nothing spins.
+//! a spare one; if that is gone, too, they are left in the queue for a moment: nothing spins. Whoever broke the
+//! protocol and comes again waits, the longer the more often that was.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,7 +16,7 @@ use std::time::Instant;
 use rustix::event::epoll::{self, EventFlags};
 use rustix::net::{RecvFlags, SendFlags};
 use slab::Slab;
-use urpc_donate::PeerProcess;
+use urpc_donate::{Patience, PeerProcess};
 
 use super::Token;
 use crate::bind::{self, Received, With};
@@ -31,6 +32,8 @@ struct Unbound {
     process: PeerProcess,
     received: Received,
     until: Instant,
+    /// Nothing of it is read before this.
+    not_before: Option<Instant>,
     listener: Arc<Listener>,
 }
 
@@ -41,6 +44,7 @@ impl Unbound {
             process,
             received: Received::default(),
             until: Instant::now() + limits::HANDSHAKE,
+            not_before: None,
             listener: Arc::clone(listener),
         }
     }
@@ -60,6 +64,8 @@ pub(super) struct Door {
     unbound: Mutex<Slab<Unbound>>,
     most: usize,
     most_of_one: usize,
+    /// Clients that broke the protocol, and until when those wait that come again.
+    offenders: Mutex<HashMap<Client, (Patience, Instant)>>,
     /// To be closed when there is no other descriptor.
     spare: Mutex<Option<OwnedFd>>,
     /// Nobody is accepted before this.
@@ -76,9 +82,29 @@ impl Door {
             unbound: Mutex::default(),
             most: caps.unbound,
             most_of_one: quota::share(caps.unbound as u64, caps.share) as usize,
+            offenders: Mutex::default(),
             spare: Mutex::new(Some(spare)),
             shut_until: Mutex::new(None),
         }
+    }
+
+    /// A client broke the protocol. Making a channel takes time of ours, which is not to be had without end.
+    pub(super) fn offended(&self, client: Client) {
+        let now = Instant::now();
+        let mut all = lock(&self.offenders);
+        if all.len() >= limits::OFFENDERS {
+            all.retain(|_, (_, until)| *until > now);
+        }
+        let fresh = || (Patience::new(0, limits::LONGEST_WAIT), now);
+        let (patience, until) = all.entry(client).or_insert_with(fresh);
+        *until = now + patience.in_vain(now).unwrap_or_default();
+    }
+
+    /// Until when this client has to wait.
+    fn sentence(&self, client: Client) -> Option<Instant> {
+        let all = lock(&self.offenders);
+        let (_, until) = all.get(&client)?;
+        (*until > Instant::now()).then_some(*until)
     }
 
     /// Takes a connection that this process has made itself.
@@ -147,12 +173,17 @@ impl Door {
     /// Drops the connections whose time is over. Says when to look again, and whether the door is to be opened.
     pub(super) fn see_to_time(&self, epoll: &OwnedFd, now: Instant) -> (Option<Instant>, bool) {
         let mut next: Option<Instant> = None;
-        lock(&self.unbound).retain(|_, unbound| {
+        lock(&self.unbound).retain(|key, unbound| {
             let late = unbound.until <= now;
             if late {
                 let _ = epoll::delete(epoll, &unbound.socket);
             } else {
-                next = Some(next.map_or(unbound.until, |other| other.min(unbound.until)));
+                if unbound.not_before.take_if(|at| *at <= now).is_some() {
+                    let token = Token::Unbound(key as u64).pack();
+                    let _ = epoll::modify(epoll, &unbound.socket, token, EventFlags::IN);
+                }
+                let at = unbound.not_before.unwrap_or(unbound.until);
+                next = Some(next.map_or(at, |other| other.min(at)));
             }
             !late
         });
@@ -188,7 +219,11 @@ impl Door {
 fn add(all: &mut Slab<Unbound>, epoll: &OwnedFd, unbound: Unbound) -> io::Result<()> {
     let entry = all.vacant_entry();
     let token = Token::Unbound(entry.key() as u64).pack();
-    epoll::add(epoll, &unbound.socket, token, EventFlags::IN)?;
+    let flags = match unbound.not_before {
+        None => EventFlags::IN,
+        Some(_) => EventFlags::empty(),
+    };
+    epoll::add(epoll, &unbound.socket, token, flags)?;
     entry.insert(unbound);
     Ok(())
 }
@@ -226,9 +261,14 @@ fn receive(node: &Arc<Node>, socket: OwnedFd, listener: &Arc<Listener>) {
         Err(error) => return bind::refuse(&socket, &error),
     };
     let mut unbound = Unbound::new(socket, process, listener);
-    match unbound.advance() {
+    let keeper = &node.keeper;
+    unbound.not_before = keeper.door.sentence(unbound.client());
+    let said = match unbound.not_before {
+        None => unbound.advance(),
+        Some(_) => Ok(false),
+    };
+    match said {
         Ok(false) => {
-            let keeper = &node.keeper;
             if let Err((socket, error)) = keeper.door.wait_for(&keeper.epoll, unbound) {
                 bind::refuse(&socket, &error);
             }
@@ -246,20 +286,28 @@ pub(super) fn advance(node: &Arc<Node>, key: u64) {
         let Some(unbound) = all.get_mut(key) else {
             return;
         };
-        match unbound.advance() {
-            Ok(false) => return,
-            said => (all.remove(key), said),
+        if unbound.not_before.is_some() {
+            (all.remove(key), None) // it has hung up
+        } else {
+            match unbound.advance() {
+                Ok(false) => return,
+                said => (all.remove(key), Some(said)),
+            }
         }
     };
     let _ = epoll::delete(&keeper.epoll, &unbound.socket);
+    let Some(said) = said else { return };
     conclude(node, unbound, said);
 }
 
 /// A connection has said its hello, or something else: it is bound, or told why not.
 fn conclude(node: &Arc<Node>, unbound: Unbound, said: Result<bool>) {
     let socket = unbound.socket.try_clone();
-    let listener = Arc::clone(&unbound.listener);
+    let (listener, client) = (Arc::clone(&unbound.listener), unbound.client());
     if let Err(error) = said.and_then(|_| finish(node, unbound)) {
+        if error.kind() == ErrorKind::Handshake {
+            node.keeper.door.offended(client);
+        }
         if let Ok(socket) = socket {
             bind::refuse(&socket, &error);
         }

@@ -40,6 +40,15 @@ impl Hostile {
         Bound::connect(path).map(Self::from)
     }
 
+    /// The same, and says that it has so many processors.
+    pub fn connect_with(path: &str, processors: u32) -> Option<Self> {
+        let shown = Shown {
+            processors,
+            ..Shown::new()
+        };
+        Bound::connect_as(path, shown).map(Self::from)
+    }
+
     fn socket(&self) -> &UnixStream {
         &self.bound.socket
     }
@@ -106,8 +115,21 @@ impl Hostile {
         })
     }
 
-    pub fn ring(&self) {
-        raw::ring(self.socket());
+    /// False if there was no room for it.
+    pub fn ring(&self) -> bool {
+        raw::ring(self.socket())
+    }
+
+    /// Says that it lends so many processors to the server, each time other ones, and wakes their landings.
+    pub fn grant(&self, processors: usize) {
+        for k in 0..processors {
+            let words = self.bound.shown.outbox.grant(k);
+            let sequence = words.grant.load(Relaxed) >> 1;
+            words.cpu.store(sequence % 2, Relaxed);
+            words.limit_us.store(5000, Relaxed);
+            let wake = self.bound.wakes.lent_to_peer(k).grant;
+            raw::say(words.grant, wake, (sequence + 1) << 1 | 1);
+        }
     }
 
     /// True once the other side has had enough.

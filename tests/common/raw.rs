@@ -44,15 +44,19 @@ pub fn frame(version: u16, kind: u8, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What a hello says: limits, processors, and the procedures it offers.
+/// What a hello says: limits, one processor, and the procedures it offers.
 pub fn hello(offer: &[(&str, &str)]) -> Vec<u8> {
+    hello_of(1, offer)
+}
+
+/// The same with so many processors.
+pub fn hello_of(processors: u32, offer: &[(&str, &str)]) -> Vec<u8> {
     let Limits {
         calls,
         window,
         max_payload,
     } = LIMITS;
     let Geometry { slots, arena } = GEOMETRY;
-    let processors = 1u32;
     let said = (slots, arena, calls, window, max_payload, processors, offer);
     postcard::to_allocvec(&said).unwrap()
 }
@@ -103,6 +107,8 @@ pub fn refusal(socket: &UnixStream) -> String {
 pub struct Shown {
     pub outbox: Outbox,
     pub page: OwnPage,
+    /// How many it says that it has.
+    pub processors: u32,
 }
 
 impl Shown {
@@ -110,6 +116,7 @@ impl Shown {
         Self {
             outbox: Outbox::create(&GEOMETRY).unwrap(),
             page: OwnPage::create().unwrap(),
+            processors: 1,
         }
     }
 
@@ -122,7 +129,8 @@ impl Shown {
     ) -> bool {
         let mut fds = vec![self.outbox.fd().unwrap(), self.page.fd()];
         fds.extend(wakes.map(UnsealedWakePage::fd));
-        send(socket, &frame(VERSION, HELLO, &hello(offer)), &fds)
+        let hello = hello_of(self.processors, offer);
+        send(socket, &frame(VERSION, HELLO, &hello), &fds)
     }
 }
 
@@ -139,8 +147,13 @@ pub struct Bound {
 impl Bound {
     /// Binds to the server at `path`, as a client that offers nothing. `None` if it is not let in.
     pub fn connect(path: &str) -> Option<Self> {
+        Self::connect_as(path, Shown::new())
+    }
+
+    /// The same, and shows this.
+    pub fn connect_as(path: &str, shown: Shown) -> Option<Self> {
         let socket = UnixStream::connect(path).ok()?;
-        let (shown, wakes) = (Shown::new(), UnsealedWakePage::create().unwrap());
+        let wakes = UnsealedWakePage::create().unwrap();
         shown.say_hello(Some(&wakes), &socket, &[]).then_some(())?;
         let (outbox, page, _) = Self::hear(&socket)?;
         Some(Self::new(
@@ -204,10 +217,10 @@ pub fn say(says: &AtomicU32, wake: &AtomicU32, value: u32) {
     let _ = futex::wake(wake, futex::Flags::empty(), i32::MAX as u32);
 }
 
-/// Rings the peer's doorbell.
-pub fn ring(socket: &UnixStream) {
+/// Rings the peer's doorbell. False if there was no room for it.
+pub fn ring(socket: &UnixStream) -> bool {
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    let _ = rustix::net::send(socket, &[1], flags);
+    rustix::net::send(socket, &[1], flags).is_ok()
 }
 
 /// True once the other side has closed the socket.
@@ -258,7 +271,7 @@ impl Vandal {
 
     /// Writes something somewhere.
     pub fn strike(&mut self, bound: &Bound) {
-        let Shown { outbox, page } = &bound.shown;
+        let Shown { outbox, page, .. } = &bound.shown;
         let random = &mut self.random;
         match random.below(9) {
             // Anywhere: header, indices, grants, slots, payload.

@@ -54,25 +54,51 @@ impl Channel {
     /// Whether the peer waits for us and we have consumed or freed something since it looked: it deserves a
     /// ring. Ask after a `fence(SeqCst)`; pairs with [`announce_blocked`](Channel::announce_blocked).
     pub fn peer_blocked(&self) -> bool {
-        if self.forked() {
-            return false;
-        }
-        let seen = self.peer.load(BLOCKED_AT);
-        let now = self
-            .own
-            .load(CONSUMED_AT)
-            .wrapping_add(self.own.load(FREED_AT));
-        seen != 0 && now.wrapping_add(1) > seen
+        !self.forked() && self.is_past(self.peer.load(BLOCKED_AT))
     }
 
     /// How far the peer has come with what we sent, as one number: it changes whenever the peer consumes, or
     /// says anew whether it waits for us. While it is the same, the peer has not answered a ring.
     pub fn peer_progress(&self) -> u64 {
-        if self.forked() {
-            return 0;
-        }
-        // Multiplied, so that the two cannot move against each other unseen.
-        let consumed = self.peer.load(CONSUMED_AT);
-        consumed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.peer.load(BLOCKED_AT)
+        self.standing().progress
     }
+
+    /// Slots that have come and gone, and bytes that the peer is known to have freed, ever: by our own counts, which
+    /// a peer changes by what it really does.
+    pub fn moved(&self) -> u64 {
+        let slots = self.taken().wrapping_add(self.published());
+        slots.wrapping_add(self.window.0.freed())
+    }
+
+    /// Where the peer stands, by one look at each of its words: for whoever decides by more than one answer.
+    pub fn standing(&self) -> Standing {
+        if self.forked() {
+            return Standing::default();
+        }
+        let consumed = self.peer.load(CONSUMED_AT);
+        let blocked = self.peer.load(BLOCKED_AT);
+        Standing {
+            wants_attention: consumed < self.outgoing.0.published() || self.is_past(blocked),
+            // Multiplied, so that the two cannot move against each other unseen.
+            progress: consumed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ blocked,
+        }
+    }
+
+    /// Whether we have consumed or freed something since the peer looked that says it is `blocked`.
+    fn is_past(&self, blocked: u64) -> bool {
+        let now = self
+            .own
+            .load(CONSUMED_AT)
+            .wrapping_add(self.own.load(FREED_AT));
+        blocked != 0 && now.wrapping_add(1) > blocked
+    }
+}
+
+/// What one look at a peer's words has shown.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Standing {
+    /// It has not consumed all that we published, or waits for room that there is now.
+    pub wants_attention: bool,
+    /// See [`peer_progress`](Channel::peer_progress).
+    pub progress: u64,
 }

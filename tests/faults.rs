@@ -1,0 +1,243 @@
+//! System calls that fail: the n-th of each kind in each thread of a server, or of a client, by `strace`, while that
+//! client binds, calls, waits and leaves. It gets what it asked for or an error with a kind; both processes live, the
+//! next client is served, and neither holds more than before.
+//!
+//! `URPC_FAULTS=12 cargo test --release --test faults -- --nocapture` has the first twelve of each kind fail, one after
+//! the other; without it, the first ones.
+#[macro_use]
+mod common;
+#[path = "common/state.rs"]
+mod state;
+
+use std::fs::read_to_string;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use common::{Names, Process, runtime, say, serve, wait_for, watchdog_of};
+use rustix::process::{Pid, Signal, kill_process};
+use state::{Held, until_back_at};
+use urpc::{ErrorKind, Runtime};
+
+/// What binding, resting and donating ask the kernel for, and how that fails.
+const CALLS: [(&str, &str); 40] = [
+    ("socket", "EMFILE"),
+    ("connect", "EINTR"),
+    ("connect", "EAGAIN"),
+    ("accept4", "EMFILE"),
+    ("accept4", "ENOMEM"),
+    ("getsockopt", "ENOBUFS"),
+    ("setsockopt", "ENOMEM"),
+    ("ioctl", "ENOMEM"),
+    ("pidfd_open", "EMFILE"),
+    ("poll", "EINTR"),
+    ("poll", "ENOMEM"),
+    ("ppoll", "EINTR"),
+    ("ppoll", "ENOMEM"),
+    ("recvmsg", "EINTR"),
+    ("recvmsg", "ENOMEM"),
+    ("recvfrom", "EINTR"),
+    ("recvfrom", "ENOMEM"),
+    ("sendmsg", "EINTR"),
+    ("sendmsg", "ENOMEM"),
+    ("sendto", "EINTR"),
+    ("sendto", "ENOMEM"),
+    ("memfd_create", "EMFILE"),
+    ("memfd_create", "ENOMEM"),
+    ("ftruncate", "ENOSPC"),
+    ("fallocate", "ENOSPC"),
+    ("fcntl", "ENOMEM"),
+    ("fstatfs", "ENOMEM"),
+    ("fstat", "ENOMEM"),
+    ("lseek", "ENOMEM"),
+    (MMAP, "ENOMEM"),
+    ("madvise", "ENOMEM"),
+    ("epoll_ctl", "ENOSPC"),
+    ("epoll_ctl", "ENOMEM"),
+    ("epoll_pwait", "EINTR"),
+    ("epoll_pwait", "ENOMEM"),
+    ("clone3", "EAGAIN"),
+    ("futex", "EINTR"),
+    ("futex_waitv", "EINTR"),
+    ("futex_waitv", "ENOMEM"),
+    ("sched_setaffinity", "EINVAL"),
+];
+/// Of a channel's memory only: without any other, no program lives.
+const MMAP: &str = "mmap";
+
+/// How many of each kind fail.
+fn times() -> u32 {
+    let said = std::env::var("URPC_FAULTS").ok();
+    said.map_or(1, |said| said.parse().expect("a number"))
+}
+
+fn server(argument: &str) {
+    serve(argument, |server, _| {
+        server.method("later", |bytes: Vec<u8>| async move {
+            urpc::yield_now().await;
+            bytes.len()
+        })
+    });
+}
+
+/// Visits `NAME` once for each line of its input, and says how that ended.
+fn client(name: &str) {
+    let rt = runtime(1);
+    // Its reserve worker is started when it is first needed, which may be between two visits.
+    let (done, is_done) = std::sync::mpsc::channel();
+    drop(rt.spawn(async move { done.send(()) }));
+    is_done.recv().unwrap();
+    say("ready", "");
+    common::for_each_line(|_| match visit(&rt, name) {
+        Ok(()) => say("ended", "well"),
+        Err(error) => say("ended", format!("{:?}: {error}", error.kind())),
+    });
+}
+
+/// Binds, calls, waits a moment, calls again, leaves.
+fn visit(rt: &Runtime, name: &str) -> Result<(), urpc::Error> {
+    rt.block_on(async {
+        let peer = urpc::connect(name).await?;
+        for bytes in [10, 5000] {
+            let call = urpc::call::<usize>(&peer, "later", vec![7u8; bytes]);
+            assert_eq!(call.timeout(Duration::from_secs(1)).await?, bytes);
+            urpc::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
+    })
+}
+
+/// The kinds of errors that a fault may become.
+fn is_typed(ended: &str) -> bool {
+    use ErrorKind::*;
+    let kinds = [Handshake, Overloaded, System, Call, NotAllowed, NoServer];
+    let kind = ended.split(':').next();
+    kinds.iter().any(|of| kind == Some(&format!("{of:?}")))
+}
+
+fn is_there(program: &str) -> bool {
+    let mut command = Command::new(program);
+    let status = command.arg("-V").stdout(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// Has the `nth` of these calls fail, in each thread of a process, from now on.
+fn inject(pid: u32, (call, error): (&str, &str), nth: u32, log: &Path) -> Child {
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-f", "-qq", "-e", &format!("trace={call}"), "-e"])
+        .arg(format!("inject={call}:error={error}:when={nth}"));
+    if call == MMAP {
+        strace.args(["-P", "/memfd:urpc"]);
+    }
+    let strace = strace
+        .args(["-o", log.to_str().unwrap(), "-p", &pid.to_string()])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("strace");
+    wait_for("strace", || is_traced(pid));
+    strace
+}
+
+fn is_traced(pid: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives");
+    tasks.flatten().all(|task| {
+        let status = read_to_string(task.path().join("status"));
+        status.is_ok_and(|status| !status.contains("TracerPid:\t0\n"))
+    })
+}
+
+fn let_go(mut strace: Child, pid: u32) {
+    kill_process(Pid::from_child(&strace), Signal::TERM).unwrap();
+    strace.wait().unwrap();
+    wait_for("strace to let go", || {
+        let status = read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+        status.contains("TracerPid:\t0\n")
+    });
+}
+
+/// Waits until neither has a channel left.
+fn until_alone(pids: [u32; 2]) {
+    wait_for("the last channel to be gone", || {
+        let alone = |pid| Held::by(pid).is_some_and(|held| held.mappings <= 1);
+        pids.into_iter().all(alone)
+    });
+}
+
+fn calls_fail(of_server: bool) {
+    let _watch = watchdog_of(Duration::from_secs(100 + 200 * u64::from(times())));
+    if !is_there("strace") {
+        println!("skipped: there is no strace");
+        return;
+    }
+    for processors in [1, 0] {
+        let names = Names::new();
+        let name = names.name("s");
+        let server = Process::start("server", &format!("{processors} {name}"));
+        let mut client = Process::start("client", &name);
+        let pids = [server.pid(), client.pid()];
+        let mut visit = || {
+            client.tell("visit");
+            client.expect("ended")
+        };
+        for _ in 0..3 {
+            assert_eq!(visit(), "well");
+        }
+        until_alone(pids);
+        let before = pids.map(|pid| Held::by(pid).unwrap());
+        let pid = pids[usize::from(!of_server)];
+        let (mut faults, mut told, mut kinds) = (0, 0, Vec::new());
+        for what in CALLS {
+            for nth in 1..=times() {
+                let log = names.path().join("log");
+                let strace = inject(pid, what, nth, &log);
+                let ended = visit();
+                let_go(strace, pid);
+                assert!(
+                    ended == "well" || is_typed(&ended),
+                    "{what:?} {nth}: {ended}"
+                );
+                told += u32::from(ended != "well");
+                // Whatever failed, the next one is served.
+                assert_eq!(visit(), "well", "after {what:?} {nth}");
+                if !read_to_string(&log).unwrap().contains("(INJECTED)") {
+                    break;
+                }
+                faults += 1;
+                kinds.push(what.0);
+            }
+        }
+        kinds.dedup();
+        println!(
+            "{processors} processors: {faults} faults, {told} visits ended with one, in {kinds:?}"
+        );
+        for needed in [
+            MMAP,
+            "madvise",
+            "memfd_create",
+            "sendmsg",
+            "recvmsg",
+            "epoll_ctl",
+            "epoll_pwait",
+        ] {
+            assert!(kinds.contains(&needed), "no {needed} failed");
+        }
+        for (pid, before) in pids.into_iter().zip(before) {
+            until_back_at(pid, before, 4 << 20);
+        }
+        client.finish();
+        server.finish();
+    }
+}
+
+#[test]
+fn any_system_call_of_a_server_may_fail() {
+    calls_fail(true);
+}
+
+#[test]
+fn any_system_call_of_a_client_may_fail() {
+    calls_fail(false);
+}
+
+roles! { "server" => server, "client" => client }
