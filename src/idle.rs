@@ -162,14 +162,13 @@ impl Node {
     /// The look after the announcement and its fence: now every shortcut of the warm path is made up
     /// for. True if there is work after all.
     pub(crate) fn last_look(&self) -> bool {
-        self.settle();
+        self.settle(&self.local_bindings());
         self.scan_all()
     }
 
     /// Publishes what can be published, and tells the peers where we wait for them. Afterwards, and
     /// after a fence, whoever left something here finds it done, or sees to it itself.
-    pub(crate) fn settle(&self) {
-        let bindings = self.local_bindings();
+    pub(crate) fn settle(&self, bindings: &[Arc<Binding>]) {
         let mut blocked = false;
         for binding in bindings.iter() {
             binding.tell_drained();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use urpc_donate::policy::{Action, Here, Lent};
 use urpc_donate::{Arrival, Landing, Seat};
-use urpc_executor::{Executor, Worker};
+use urpc_executor::{Executor, Guest, Worker};
 
 use crate::binding::Binding;
 use crate::idle::{forget_urgent_calls, scan_one};
@@ -31,6 +31,8 @@ pub(crate) fn run(node: &Arc<Node>, binding: &Arc<Binding>, k: usize) {
     note!(on landing(binding, k));
     let words = binding.landing_words(k);
     let seat = &binding.landings[k];
+    // There is none after the end of the runtime: then what is lent goes back at once.
+    let guest = node.executor().map(|executor| executor.guest());
     let mut landing = Landing::open(words);
     let (mut before, mut opened) = (0, false);
     loop {
@@ -49,7 +51,10 @@ pub(crate) fn run(node: &Arc<Node>, binding: &Arc<Binding>, k: usize) {
             continue; // woken: some channel is closed
         };
         // A grant is a claim: no more of them run at once than there are CPUs to run them on.
-        if live && let Some(permit) = Permit::take(node) {
+        if live
+            && let Some(guest) = &guest
+            && let Some(permit) = Permit::take(node)
+        {
             if node.parallel {
                 Node::with_affinity(|affinity| affinity.bind(cpu));
             }
@@ -57,7 +62,7 @@ pub(crate) fn run(node: &Arc<Node>, binding: &Arc<Binding>, k: usize) {
             note!(Arrive, binding);
             let limit = Duration::from_micros(limit_us.into()).min(node.config.grant_limit);
             let grant = words.grant;
-            serve(&Held {
+            let held = Held {
                 node,
                 owner: binding,
                 grant: urpc_donate::Held { grant, sequence },
@@ -65,7 +70,8 @@ pub(crate) fn run(node: &Arc<Node>, binding: &Arc<Binding>, k: usize) {
                 until: Instant::now() + limit,
                 permit: RefCell::new(Some(permit)),
                 for_replies: Cell::new(0),
-            });
+            };
+            serve(&held, guest);
             note!(Return, binding);
         }
         add(&binding.counters.system_calls, 2);
@@ -160,29 +166,26 @@ impl Held<'_> {
 }
 
 /// Runs with the owner's processor until it is to be returned.
-fn serve(held: &Held<'_>) {
-    let node = held.node;
-    let Some(executor) = node.executor() else {
-        return;
-    };
+fn serve(held: &Held<'_>, guest: &Guest) {
+    let (node, executor) = (held.node, guest.executor());
     // The first look must come before the first question.
     let mut arrived = false;
     let mut bounds = Busy::default();
     node.work_while(
-        &executor,
-        || held.may_run() && (!std::mem::replace(&mut arrived, true) || held.goes_on(&executor)),
+        guest,
+        || held.may_run() && (!std::mem::replace(&mut arrived, true) || held.goes_on(executor)),
         |worker| {
             node.see_to_urgent_calls(worker, Some(held));
             if executor.has_ready() {
                 // Else it goes on soon, with the processor or to leave: no ring needs to overtake it.
                 bounds.tick(node, |peer| held.is_from(peer));
             }
-            held.scan(worker, &executor)
+            held.scan(worker, executor)
         },
     );
     // A donor that has gone on without its processor may rest by now, on the very replies that were
     // written here: then it is rung like any other.
-    leave(node, &executor, |peer| {
+    leave(node, executor, |peer| {
         held.is_from(peer) && held.grant.is_live()
     });
 }
@@ -203,15 +206,15 @@ fn borrowed(node: &Node, served: bool) -> Here {
 }
 
 impl Node {
-    /// [`Executor::run_while`], as a thread that works for this node.
+    /// [`Guest::run_while`], as a thread that works for this node.
     fn work_while(
         &self,
-        executor: &Executor,
+        guest: &Guest,
         more: impl FnMut() -> bool,
         scan: impl FnMut(&Worker) -> bool,
     ) {
         Node::set_working(Some(self));
-        executor.run_while(more, scan);
+        guest.run_while(more, scan);
         Node::set_working(None);
         forget_urgent_calls(); // `leave` sees to these too
     }
@@ -222,8 +225,10 @@ fn leave(node: &Arc<Node>, executor: &Executor, waits: impl Fn(&Arc<Binding>) ->
     spare::let_go();
     // Pairs with the fence of a thread that hands a message over: it sees the end free, or we flush.
     fence(Ordering::SeqCst);
-    node.settle();
-    node.ring_sleepers(waits);
+    // Not this thread's copy: it would have to be made, and is forgotten at once.
+    let peers = node.list();
+    node.settle(&peers);
+    node.ring_sleepers(&peers, waits);
     if executor.has_ready() {
         executor.notify();
     }
@@ -240,7 +245,7 @@ pub(crate) fn stand_in(node: &Arc<Node>) {
             break;
         };
         node.work_while(
-            &executor,
+            &executor.guest(),
             || !node.stopping.load(Ordering::Relaxed),
             |worker| {
                 node.see_to_urgent_calls(worker, None);
@@ -272,7 +277,7 @@ impl Busy {
         let before = self.0.replace(now);
         if before.is_some_and(|before| before != now) {
             node.expire(now);
-            node.ring_sleepers(waits);
+            node.ring_sleepers(&node.local_bindings(), waits);
         }
     }
 }

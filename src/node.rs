@@ -354,6 +354,11 @@ impl Node {
         lock(&self.bindings).get(&key).cloned()
     }
 
+    /// The same, shared by whoever looks.
+    pub(crate) fn list(&self) -> List {
+        Arc::clone(&lock(&self.list))
+    }
+
     /// This thread's copy of the list.
     pub(crate) fn local_bindings(&self) -> List {
         self.with_round(|round| Arc::clone(round.all()))
@@ -377,7 +382,7 @@ impl Node {
             local.round = Round::default();
             local.of = self.me.clone();
         }
-        local.round.renew(Arc::clone(&lock(&self.list)));
+        local.round.renew(self.list());
         local.version = version;
         // A closed channel must not stay mapped for this thread's sake.
         caller::forget();

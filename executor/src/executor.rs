@@ -13,7 +13,7 @@ use crate::join::JoinHandle;
 use crate::shared::Shared;
 use crate::task::task;
 use crate::timers::Timers;
-use crate::worker::{Role, Seat, Worker};
+use crate::worker::{Guest, Worker};
 
 /// A user-level scheduler (§3.3): many tasks on a few processors.
 ///
@@ -183,11 +183,15 @@ impl Executor {
     /// # Panics
     /// As [`block_on`](Self::block_on).
     pub fn run_while(&self, more: impl FnMut() -> bool, scan: impl FnMut(&Worker) -> bool) {
-        Executor::refuse_worker("run_while");
-        Seat::take(self, None, Role::Guest).work_as_guest(more, scan);
+        self.guest().run_while(more, scan);
     }
 
-    fn refuse_worker(what: &str) {
+    /// What this thread needs to [`run_while`](Guest::run_while) again and again.
+    pub fn guest(&self) -> Guest {
+        Guest::new(self)
+    }
+
+    pub(crate) fn refuse_worker(what: &str) {
         assert!(
             Worker::current().is_none(),
             "{what} on a thread that runs an executor already: inside a task, await the future \

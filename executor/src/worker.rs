@@ -7,6 +7,7 @@
 mod search;
 mod seat;
 
+pub use seat::Guest;
 pub(crate) use seat::Seat;
 
 use std::cell::{Cell, RefCell};

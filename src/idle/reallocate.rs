@@ -65,7 +65,7 @@ impl Node {
         }
         let ticket = held.seat.ticket();
         spare::let_go();
-        self.settle();
+        self.settle(&peers);
         if worker.executor().has_ready() {
             return true; // who waited for an id, say; nobody else was told
         }
@@ -188,7 +188,7 @@ impl Node {
             Node::with_affinity(|affinity| affinity.bind(cpu));
         }
         // Whoever else sleeps on messages of ours must not have to wait until this processor is back.
-        self.ring_sleepers(|other| {
+        self.ring_sleepers(&self.local_bindings(), |other| {
             Arc::ptr_eq(other, peer) || held.is_some_and(|held| held.is_from(other))
         });
         let before = peer.begin_donation();
@@ -261,11 +261,15 @@ impl Node {
 
     /// Rings every peer that may sleep on something from us, except a donor that still `waits` for its
     /// processor: that gets it back instead.
-    pub(crate) fn ring_sleepers(&self, waits: impl Fn(&Arc<Binding>) -> bool) {
+    pub(crate) fn ring_sleepers(
+        &self,
+        peers: &[Arc<Binding>],
+        waits: impl Fn(&Arc<Binding>) -> bool,
+    ) {
         // Pairs with the fence in the peers' announcements of rest, and so with a donor that reclaims
         // its processor just now and then rests: either it sees our replies, or we see its grant void.
         fence(Ordering::SeqCst);
-        for binding in self.local_bindings().iter() {
+        for binding in peers {
             binding.tell_drained();
             if !waits(binding) {
                 binding.ring_if_needed();

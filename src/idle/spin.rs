@@ -166,7 +166,7 @@ impl Node {
         }
         if tireless {
             // This one never rests, so it rings from here.
-            self.ring_sleepers(|_| false);
+            self.ring_sleepers(&self.local_bindings(), |_| false);
             return bindings
                 .iter()
                 .any(|b| b.presence().processors == 0 && view(b));
