@@ -21,9 +21,11 @@ use raw::{Bound, Random, Shown, Vandal};
 use urpc::{CallErrorKind, Peer};
 use urpc_channel::{Body, Channel, Kind, Message};
 
-/// What is written in each of the two attacks on a server, and to one channel at most.
-const STRIKES: u32 = 20_000;
+/// What is written in each of the two attacks on a server, and to one channel at most; and how many channels there
+/// are, at most: for each there is a wait at the door.
+const STRIKES: u32 = 100_000;
 const STRIKES_EACH: u32 = 2_000;
+const CHANNELS: u32 = 150;
 
 fn panics_are_fatal() {
     let report = std::panic::take_hook();
@@ -133,7 +135,7 @@ fn vandalize_a_server(processors: u32, seed: u64) {
     let mut vandal = Vandal::new(seed);
     let (mut struck, mut channels) = (0, 0);
     let calls = with_an_honest_client(&name, || {
-        while struck < STRIKES {
+        while struck < STRIKES && channels < CHANNELS {
             let bound = Bound::connect(&name).expect("the server takes whoever says hello");
             struck += spoil(&bound, &mut vandal);
             channels += 1;
