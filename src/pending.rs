@@ -280,7 +280,7 @@ impl Pending {
         let before = self.passes.load(Ordering::SeqCst);
         let next = self.next_deadline.load(Ordering::SeqCst);
         let after = self.passes.load(Ordering::SeqCst);
-        if before % 2 == 0 && before == after {
+        if before.is_multiple_of(2) && before == after {
             Nanos(next)
         } else {
             Nanos(Nanos::now().0 + SOON)
@@ -290,7 +290,7 @@ impl Pending {
     /// Wakes the callers whose deadline has passed; they notice it themselves.
     pub(crate) fn expire(&self, now: Nanos) {
         let passes = self.passes.load(Ordering::Relaxed);
-        if passes % 2 == 1 || self.next_deadline.load(Ordering::Relaxed) > now.0 {
+        if !passes.is_multiple_of(2) || self.next_deadline.load(Ordering::Relaxed) > now.0 {
             return;
         }
         // One at a time: the others look again soon.
