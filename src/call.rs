@@ -390,7 +390,7 @@ impl RawCall {
                 binding.node.urge(binding);
             }
         }
-        if deadline != Nanos::NEVER && binding.pending.next_deadline() >= deadline {
+        if deadline != Nanos::NEVER && binding.pending.is_earliest(deadline) {
             binding.node.deadline_set();
         }
         Poll::Pending

@@ -15,6 +15,9 @@ use crate::error::CallError;
 use crate::table::{PART, Table};
 use crate::wire::Nanos;
 
+/// When to look again, in nanoseconds, where it cannot be known.
+const SOON: u64 = 1_000_000;
+
 /// What comes back: a body to decode, or why there is none.
 pub(crate) type Answer = Result<Body, CallError>;
 
@@ -32,8 +35,10 @@ pub(crate) struct Pending {
     calls: Table<Outgoing>,
     /// A set bit is a free index.
     free: Box<[AtomicU64]>,
-    /// No deadline lies before this.
+    /// No deadline lies before this, unless somebody goes through them.
     next_deadline: AtomicU64,
+    /// Odd while somebody does; then it is another number.
+    passes: AtomicU64,
     /// Ids whose caller left at a moment when somebody else was at their entry.
     left: ConcurrentQueue<u32>,
     waiting: AtomicUsize,
@@ -66,6 +71,7 @@ impl Pending {
                 uses: AtomicU32::new(0),
             }),
             next_deadline: AtomicU64::new(Nanos::NEVER.0),
+            passes: AtomicU64::new(0),
             left: ConcurrentQueue::unbounded(),
             waiting: AtomicUsize::new(0),
             room: Event::new(),
@@ -262,19 +268,42 @@ impl Pending {
         self.room.notify(usize::MAX);
     }
 
-    /// The earliest moment at which [`expire`](Self::expire) may have something to do.
+    /// Whether no other deadline is known to lie before this one.
+    pub(crate) fn is_earliest(&self, deadline: Nanos) -> bool {
+        self.next_deadline.load(Ordering::Relaxed) >= deadline.0
+    }
+
+    /// The earliest moment at which [`expire`](Self::expire) may have something to do. Who sleeps until then misses
+    /// no deadline.
     pub(crate) fn next_deadline(&self) -> Nanos {
-        Nanos(self.next_deadline.load(Ordering::Relaxed))
+        // All SeqCst, as in `expire`: who sees that a pass has blanked the deadline sees the pass, before or after.
+        let before = self.passes.load(Ordering::SeqCst);
+        let next = self.next_deadline.load(Ordering::SeqCst);
+        let after = self.passes.load(Ordering::SeqCst);
+        if before.is_multiple_of(2) && before == after {
+            Nanos(next)
+        } else {
+            Nanos(Nanos::now().0 + SOON)
+        }
     }
 
     /// Wakes the callers whose deadline has passed; they notice it themselves.
     pub(crate) fn expire(&self, now: Nanos) {
-        if self.next_deadline() > now {
+        let passes = self.passes.load(Ordering::Relaxed);
+        if !passes.is_multiple_of(2) || self.next_deadline.load(Ordering::Relaxed) > now.0 {
+            return;
+        }
+        // One at a time: the others look again soon.
+        let pass = (Ordering::SeqCst, Ordering::Relaxed);
+        let begun = self
+            .passes
+            .compare_exchange(passes, passes + 1, pass.0, pass.1);
+        if begun.is_err() {
             return;
         }
         // From here on `begin` lowers it again; what was begun before is looked at below.
         self.next_deadline.swap(Nanos::NEVER.0, Ordering::SeqCst);
-        let soon = now.0 + 1_000_000;
+        let soon = now.0 + SOON;
         let mut next = Nanos::NEVER.0;
         for call in self.taken(Ordering::SeqCst) {
             let Some(call) = call else {
@@ -292,7 +321,8 @@ impl Pending {
                 }
             }
         }
-        self.next_deadline.fetch_min(next, Ordering::AcqRel);
+        self.next_deadline.fetch_min(next, Ordering::SeqCst);
+        self.passes.store(passes + 2, Ordering::SeqCst);
     }
 
     /// Calls begun so far.
@@ -351,6 +381,10 @@ fn empty(answer: &mut Answer) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::task::Wake;
+    use std::time::Duration;
+
     use super::*;
 
     fn pending(calls: u32) -> Pending {
@@ -399,6 +433,28 @@ mod tests {
         pending.undo(late);
         pending.expire(Nanos(60));
         assert_eq!(pending.next_deadline(), Nanos::NEVER);
+    }
+
+    #[test]
+    fn who_looks_for_the_next_deadline_while_others_expire_is_not_told_that_there_is_none() {
+        /// Looks when it is woken, from within `expire`.
+        struct Looks(Pending, Mutex<Vec<Nanos>>);
+        impl Wake for Looks {
+            fn wake(self: Arc<Self>) {
+                self.0.expire(Nanos::NEVER); // not twice at a time
+                self.1.lock().unwrap().push(self.0.next_deadline());
+            }
+        }
+        let looks = Arc::new(Looks(pending(2), Mutex::default()));
+        let (waker, pending) = (Waker::from(Arc::clone(&looks)), &looks.0);
+        let now = Nanos::now();
+        let (late, due) = (now.after(Duration::from_secs(9)), Nanos(now.0 - 1));
+        pending.begin(None, Some(&waker), due).unwrap();
+        pending.begin(None, Some(Waker::noop()), late).unwrap();
+        pending.expire(now);
+        let seen = std::mem::take(&mut *looks.1.lock().unwrap());
+        assert!(seen.len() == 1 && seen[0] < late, "{seen:?}");
+        assert_eq!(pending.next_deadline(), late);
     }
 
     #[test]

@@ -21,10 +21,11 @@ const LIMIT: Duration = Duration::from_millis(10);
 const STOPPED: Duration = Duration::from_millis(40);
 /// For so long it runs before that.
 const RUNNING: Duration = Duration::from_millis(20);
-/// Handlers that a server has at a time, under a flood.
-const SERVING: usize = 64;
-/// What a handler of it works.
-const WORK: Duration = Duration::from_micros(20);
+/// Handlers that a server has at a time, under a flood: far fewer than it takes messages at once.
+const SERVING: usize = 8;
+/// What a handler of it works, in parts between which others work.
+const WORK: Duration = Duration::from_micros(5);
+const PARTS: usize = 4;
 
 /// A server of this name, and what it takes to start it.
 fn start_server(directory: &tempfile::TempDir, name: &str, processors: usize) -> (Child, String) {
@@ -207,10 +208,12 @@ pub fn worker_child(name: &str) {
     let builder = runtime(1, 1).max_serving(SERVING).client_share(100);
     builder.build().expect("a runtime").block_on(async {
         let server = urpc::serve(name).method("work", |()| async {
-            urpc::yield_now().await;
-            let begin = Instant::now();
-            while begin.elapsed() < WORK {
-                std::hint::spin_loop();
+            for _ in 0..PARTS {
+                urpc::yield_now().await;
+                let begin = Instant::now();
+                while begin.elapsed() < WORK {
+                    std::hint::spin_loop();
+                }
             }
         });
         let _server = server.bind().expect("a free name");
