@@ -8,6 +8,9 @@ use crate::message::{Body, Head, Inline, Kind, Message, Payload};
 use crate::ring::Slot;
 use crate::violation::Violation;
 
+/// Bytes of a piece at least, if there are several: none is so small that its slot costs as much as its bytes.
+const SMALL_PIECE: u32 = 4096;
+
 /// The upper bits of the kind byte: which part of a message the slot is.
 const PART: u8 = 0xc0;
 const WHOLE: u8 = 0x00;
@@ -79,9 +82,11 @@ pub(crate) fn piece(piece: &Piece) -> Slot {
 }
 
 /// Bytes of the pieces of a large message of `total` bytes: so many pieces that the receiver copies out while the
-/// sender still copies in, but none so small that its slot costs as much as its bytes.
+/// sender still copies in.
 pub(crate) fn piece_of(total: u32) -> u32 {
-    (total / 8).next_multiple_of(LINE as u32).clamp(2048, PIECE)
+    let pieces = (total / SMALL_PIECE).clamp(1, 8);
+    let len = total.div_ceil(pieces).next_multiple_of(LINE as u32);
+    len.min(PIECE)
 }
 
 /// The slot that takes call `id` back.

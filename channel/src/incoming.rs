@@ -223,12 +223,7 @@ impl Incoming {
         }
         partial.come += len; // `frame` has checked that it ends within the total
         if let Some(Large { bytes, .. }) = &mut partial.large {
-            make_room(
-                bytes,
-                len as usize,
-                total as usize,
-                self.geometry.arena as usize,
-            );
+            make_room(bytes, len as usize, total as usize);
             let at = self.geometry.arena_at() + offset as usize;
             peer.copy_out(at, len as usize, bytes);
         }
@@ -338,10 +333,16 @@ impl Receiver {
     }
 }
 
-/// Room for `len` more of `total` bytes: for twice what has come, or for `little`, since the rest is only claimed.
-fn make_room(bytes: &mut Vec<u8>, len: usize, total: usize, little: usize) {
-    if bytes.capacity() - bytes.len() < len {
-        let more = len.max(bytes.len()).max(little);
-        bytes.reserve_exact(more.min(total - bytes.len()));
+/// Bytes of a large message that room is made for when its first piece has come, and how many times what has come by
+/// then there is room for afterwards: so all but the largest are moved once, and early. The rest is only claimed.
+const AT_ONCE: usize = 128 * 1024;
+const MUCH_MORE: usize = 16;
+
+/// Makes room for `len` more of `total` bytes.
+fn make_room(bytes: &mut Vec<u8>, len: usize, total: usize) {
+    let come = bytes.len() + len;
+    if bytes.capacity() < come {
+        let room = AT_ONCE.max(MUCH_MORE * bytes.len()).clamp(come, total);
+        bytes.reserve_exact(room - bytes.len());
     }
 }

@@ -86,7 +86,7 @@ impl Words for Memory {
     fn slot(&self, at: usize) -> MemorySlot<'_> {
         MemorySlot(&self.slots[(at - RING_AT) / 8..][..8])
     }
-    fn copy_in(&self, _: usize, _: &[u8]) {
+    fn copy_in(&self, _: usize, _: &[u8], _: bool) {
         panic!("no large payload in these models");
     }
     fn copy_out(&self, _: usize, _: usize, _: &mut Vec<u8>) {

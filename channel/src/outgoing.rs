@@ -414,7 +414,8 @@ impl Sender {
             return Ok(true);
         };
         let (total, position) = (leaving.large.bytes.len() as u32, leaving.sent);
-        let len = (total - position).min(frame::piece_of(total).min(self.piece));
+        let piece = frame::piece_of(total).min(self.piece);
+        let len = (total - position).min(piece);
         let mut block = self.arena.take(self.producer.next(), len);
         if block.is_none() {
             self.refresh(wire.peer)?;
@@ -429,7 +430,9 @@ impl Sender {
             wire.window.declare(total as usize);
         }
         let bytes = &leaving.large.bytes[position as usize..(position + len) as usize];
-        wire.own.copy_in(self.arena_at + offset as usize, bytes);
+        let at = self.arena_at + offset as usize;
+        // Several pieces come and go at the same time, so their lines would travel from cache to cache.
+        wire.own.copy_in(at, bytes, total > piece);
         let piece = Piece {
             head: leaving.head,
             lead: leaving.large.lead,

@@ -106,7 +106,7 @@ impl Words for Memory {
     fn slot(&self, at: usize) -> Slot<'_> {
         Slot(self, at)
     }
-    fn copy_in(&self, at: usize, bytes: &[u8]) {
+    fn copy_in(&self, at: usize, bytes: &[u8], _: bool) {
         for (eight, word) in bytes.chunks(8).zip(&self.0[at / 8..]) {
             let mut whole = [0; 8];
             whole[..eight.len()].copy_from_slice(eight);

@@ -137,18 +137,20 @@ impl Region {
         unsafe { self.at(offset, 4).cast().as_ref() }
     }
 
-    /// Copies `bytes` to `offset`, a multiple of 64, of a region of our own. The block is rounded up to
-    /// whole words.
-    pub(crate) fn copy_in(&self, offset: usize, bytes: &[u8]) {
+    /// Copies `bytes` to `offset`, a multiple of 64, of a region of our own; `past_caches`, if the peer is to find
+    /// them in memory. The block is rounded up to whole words.
+    pub(crate) fn copy_in(&self, offset: usize, bytes: &[u8], past_caches: bool) {
         debug_assert!(offset.is_multiple_of(LINE));
         #[cfg(target_arch = "x86_64")]
         if bytes.len() >= BULK_COPY {
             let to = self.at(offset, bytes.len());
-            // SAFETY: `at` keeps the block within our writable mapping, no Rust reference to it exists, and
-            // it is private memory that we read.
-            unsafe { bulk_copy(bytes.as_ptr(), to.as_ptr(), bytes.len()) };
+            // SAFETY: `at` keeps the block within our writable mapping, where it begins at a line; no Rust reference
+            // to it exists, and it is private memory that we read.
+            unsafe { bulk_copy(bytes.as_ptr(), to.as_ptr(), bytes.len(), past_caches) };
             return;
         }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = past_caches;
         for (i, eight) in bytes.chunks(8).enumerate() {
             let mut word = [0; 8];
             word[..eight.len()].copy_from_slice(eight);
@@ -168,7 +170,7 @@ impl Region {
             // bytes for the target, and the copy initialises all that `set_len` adds. The peer may write
             // meanwhile: the copy is done by the machine, not by Rust, and gives some bytes or others.
             unsafe {
-                bulk_copy(from.as_ptr(), out.as_mut_ptr().add(old), len);
+                bulk_copy(from.as_ptr(), out.as_mut_ptr().add(old), len, false);
                 out.set_len(old + len);
             }
             return;
@@ -292,33 +294,47 @@ unsafe fn copy_payload(from: *const u8, to: *mut u8) {
     }
 }
 
-/// Copies `len` bytes, as fast as the machine can. Each is read once.
+/// Copies whole blocks, and moves both pointers behind them; `$store` writes half a block.
+#[cfg(target_arch = "x86_64")]
+macro_rules! copy_blocks {
+    ($from:ident, $to:ident, $bytes:expr, $store:literal) => {
+        std::arch::asm!(
+            "2:",
+            "vmovups ymm0, [{from}]",
+            "vmovups ymm1, [{from} + 32]",
+            concat!($store, " [{to}], ymm0"),
+            concat!($store, " [{to} + 32], ymm1"),
+            "add {from}, 64",
+            "add {to}, 64",
+            "sub {left}, 64",
+            "jne 2b",
+            "vzeroupper",
+            from = inout(reg) $from, to = inout(reg) $to, left = inout(reg) $bytes => _,
+            out("xmm0") _, out("xmm1") _,
+            options(nostack))
+    };
+}
+
+/// Copies `len` bytes, as fast as the machine can. Each is read once. `past_caches`: no line is left in ours.
 ///
 /// # Safety
-/// `from` is readable and `to` writable for `len` bytes, at least `BULK_COPY`, and they do not overlap.
+/// `from` is readable and `to` writable for `len` bytes, at least `BULK_COPY`, and they do not overlap. If they go past
+/// the caches, `to` is a multiple of 64.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn bulk_copy(mut from: *const u8, mut to: *mut u8, len: usize) {
+unsafe fn bulk_copy(mut from: *const u8, mut to: *mut u8, len: usize, past_caches: bool) {
     let mut rest = len;
     if std::arch::is_x86_feature_detected!("avx") {
         rest = len % BULK_COPY;
-        // SAFETY: the caller vouches for the ranges, and the processor has these instructions. As many whole blocks
-        // are copied as there are, at least one.
+        // SAFETY: the caller vouches for the ranges and the alignment, and the processor has these instructions. As
+        // many whole blocks are copied as there are, at least one. Stores past the caches are ordered by the fence.
         unsafe {
-            std::arch::asm!(
-                "2:",
-                "vmovups ymm0, [{from}]",
-                "vmovups ymm1, [{from} + 32]",
-                "vmovups [{to}], ymm0",
-                "vmovups [{to} + 32], ymm1",
-                "add {from}, 64",
-                "add {to}, 64",
-                "sub {left}, 64",
-                "jne 2b",
-                "vzeroupper",
-                from = inout(reg) from, to = inout(reg) to, left = inout(reg) len - rest => _,
-                out("xmm0") _, out("xmm1") _,
-                options(nostack));
+            if past_caches {
+                copy_blocks!(from, to, len - rest, "vmovntps");
+                std::arch::x86_64::_mm_sfence();
+            } else {
+                copy_blocks!(from, to, len - rest, "vmovups");
+            }
         }
     }
     // SAFETY: the caller vouches for both ranges; the direction flag is clear by the calling convention. Later
@@ -420,7 +436,7 @@ mod tests {
             let end = (64 + len).next_multiple_of(8);
             own.u64(56).store(1, Ordering::Relaxed);
             own.u64(end).store(2, Ordering::Relaxed);
-            own.copy_in(64, &bytes);
+            own.copy_in(64, &bytes, len.is_multiple_of(2));
             let mut out = vec![9];
             peer.copy_out(64, len, &mut out);
             assert_eq!((out[0], &out[1..]), (9, &bytes[..]), "{len} bytes");

@@ -27,7 +27,8 @@ pub(crate) trait Words {
     /// Adds to a word of our own, with Release; several threads of this process may.
     fn add(&self, at: usize, amount: u64);
     fn slot(&self, at: usize) -> Self::Slot<'_>;
-    fn copy_in(&self, at: usize, bytes: &[u8]);
+    /// `past_caches`: as [`Region::copy_in`](crate::region::Region::copy_in).
+    fn copy_in(&self, at: usize, bytes: &[u8], past_caches: bool);
     fn copy_out(&self, at: usize, len: usize, out: &mut Vec<u8>);
     fn prefetch(&self, at: usize, write: bool);
 }
@@ -82,8 +83,8 @@ macro_rules! words_of_region {
             fn slot(&self, at: usize) -> Line<'_> {
                 self.region.line(at)
             }
-            fn copy_in(&self, at: usize, bytes: &[u8]) {
-                self.region.copy_in(at, bytes);
+            fn copy_in(&self, at: usize, bytes: &[u8], past_caches: bool) {
+                self.region.copy_in(at, bytes, past_caches);
             }
             fn copy_out(&self, at: usize, len: usize, out: &mut Vec<u8>) {
                 self.region.copy_out(at, len, out);

@@ -19,7 +19,7 @@ pub(crate) struct Window {
     reserved: AtomicU64,
     /// Of the reserved bytes, those that no message given to `send` has taken yet.
     unspent: AtomicU64,
-    /// Of the reserved bytes, those that the peer has been told of by a first piece.
+    /// Of the reserved bytes, those that the peer has been told of by a first piece. Written by the holder of the end.
     declared: AtomicU64,
     /// The peer's count when last looked at.
     freed: AtomicU64,
@@ -189,10 +189,12 @@ impl Window {
         self.space.notify(1);
     }
 
-    /// The first piece of a message of `bytes` is about to be published.
+    /// The first piece of a message of `bytes` is about to be published, by the holder of the end.
     pub(crate) fn declare(&self, bytes: usize) {
         // Relaxed: the header store that follows publishes it; see `look`.
-        self.declared.fetch_add(bytes as u64, Ordering::Relaxed);
+        let declared = self.declared.load(Ordering::Relaxed);
+        self.declared
+            .store(declared + bytes as u64, Ordering::Relaxed);
     }
 
     /// Looks again for the sake of those who wait.
