@@ -162,8 +162,11 @@ impl Node {
     /// The look after the announcement and its fence: now every shortcut of the warm path is made up
     /// for. True if there is work after all.
     pub(crate) fn last_look(&self) -> bool {
-        self.settle(&self.local_bindings());
-        self.scan_all()
+        let bindings = self.local_bindings();
+        self.settle(&bindings);
+        // What another thread is just receiving, perhaps a landing that has to leave before it has taken all: the
+        // peer has rung for that, and only once.
+        self.scan_all() || bindings.iter().any(|b| b.channel.has_incoming())
     }
 
     /// Publishes what can be published, and tells the peers where we wait for them. Afterwards, and

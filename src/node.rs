@@ -1,10 +1,11 @@
 //! One runtime's share of the system: its processors' seats, its peers, its presence page, its bell.
 //!
-//! A node knows the three parts of the paper (`executor`, `channel`, `donate`) and joins them; what is
-//! done when nothing is ready is in `idle.rs`, what waits for the kernel in `keeper.rs`.
+//! A node knows the three parts of the paper (`executor`, `channel`, `donate`) and joins them. Its list of peers is
+//! in `node/peers.rs`; what is done when nothing is ready is in `idle.rs`, what waits for the kernel in `keeper.rs`.
+
+mod peers;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -18,18 +19,17 @@ use urpc_donate::{Affinity, Presence, Seat};
 use urpc_executor::{Executor, JoinHandle};
 
 use crate::bell::Bell;
-use crate::binding::{Binding, Scratch};
-use crate::caller;
+use crate::binding::Scratch;
 use crate::discipline::MakeDiscipline;
 use crate::error::{Error, Result};
-use crate::idle::{FEW, Round};
 use crate::keeper::{self, Keeper};
 use crate::landing;
 use crate::limits::Caps;
 use crate::quota::Quota;
-use crate::spare;
 use crate::stats::{Counters, Stats};
 use crate::wire::Nanos;
+pub(crate) use peers::List;
+use peers::Peers;
 
 /// The words of a presence page.
 pub(crate) mod page {
@@ -79,14 +79,7 @@ pub(crate) struct Node {
     pub(crate) bell: Bell,
     pub(crate) keeper: Keeper,
     pub(crate) quota: Arc<Quota>,
-    /// By a key that is never used again: an event that comes late names nobody else.
-    bindings: Mutex<BTreeMap<u64, Arc<Binding>>>,
-    /// The same as a list, made anew with each change, so that it costs little to look at and to forget.
-    list: Mutex<List>,
-    next_key: AtomicU64,
-    /// Changes with the list of bindings.
-    version: AtomicU64,
-    crowded: AtomicBool,
+    peers: Peers,
     /// Serializes the announcements of unheld processors.
     unheld: Mutex<()>,
     /// For what happens while no own processor is there: the seat of the reserve worker.
@@ -104,20 +97,7 @@ thread_local! {
     /// Whose tasks this thread runs just now; only compared.
     static WORKS_FOR: Cell<*const Node> = const { Cell::new(std::ptr::null()) };
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
-    static LOCAL: RefCell<Local> = RefCell::new(Local::default());
-}
-
-/// All open bindings at one moment.
-pub(crate) type List = Arc<Vec<Arc<Binding>>>;
-
-/// What a thread keeps for itself between two scans. It forgets the bindings before it sleeps for long: a closed
-/// channel must not stay mapped, nor its descriptors open, for its sake.
-#[derive(Default)]
-struct Local {
-    of: Weak<Node>,
-    version: u64,
-    round: Round,
-    affinity: Option<Affinity>,
+    static AFFINITY: RefCell<Option<Affinity>> = const { RefCell::new(None) };
 }
 
 impl Node {
@@ -153,11 +133,7 @@ impl Node {
             bell,
             keeper,
             quota: Arc::new(Quota::new(config.caps)),
-            bindings: Mutex::default(),
-            list: Mutex::default(),
-            next_key: AtomicU64::new(0),
-            version: AtomicU64::new(1),
-            crowded: AtomicBool::new(false),
+            peers: Peers::new(),
             unheld: Mutex::new(()),
             stand_in: Seat::new(),
             stopping: AtomicBool::new(false),
@@ -278,137 +254,6 @@ impl Node {
         Some(self.executor()?.spawn_pending(future))
     }
 
-    // Peers.
-
-    /// Adds an open binding: from here on it is scanned.
-    pub(crate) fn add(self: &Arc<Self>, binding: &Arc<Binding>) -> std::io::Result<()> {
-        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
-        binding.key.store(key, Ordering::Relaxed);
-        self.change(|bindings| bindings.insert(key, Arc::clone(binding)));
-        let watched = self
-            .bell
-            .add(&binding.socket, key)
-            .and_then(|()| self.keeper.watch_peer(binding));
-        if let Err(error) = watched {
-            binding.close("it could not be watched");
-            return Err(error);
-        }
-        if self.stopping.load(Ordering::Acquire) {
-            // `stop` may have closed all it found before this one was there.
-            binding.close("its runtime has ended");
-        }
-        if binding.is_closed() {
-            // Who closed it took it out of the epolls before it was there; its socket would ring for ever.
-            self.bell.remove(&binding.socket);
-            self.keeper.unwatch_peer(binding);
-            return Ok(());
-        }
-        self.open_landing(binding, 0);
-        // Something may have been sent before anybody looked.
-        self.look();
-        Ok(())
-    }
-
-    /// Opens landing `k` of a channel, if it is to have so many.
-    pub(crate) fn open_landing(self: &Arc<Self>, binding: &Arc<Binding>, k: usize) {
-        if self.lends && k < binding.landings.len() && !binding.is_closed() {
-            let binding = Arc::clone(binding);
-            // Without its landing a channel still works: its peer rings.
-            let _ = self.thread("urpc-landing", move |node| landing::run(node, &binding, k));
-        }
-    }
-
-    /// Forgets a closed binding.
-    pub(crate) fn remove(&self, binding: &Arc<Binding>) {
-        let key = binding.key.load(Ordering::Relaxed);
-        if self.change(|bindings| bindings.remove(&key)).is_none() {
-            return; // it was never added
-        }
-        binding.holding.close();
-        *lock(&self.past) += binding.stats();
-        self.bell.remove(&binding.socket);
-        self.keeper.unwatch_peer(binding);
-    }
-
-    /// Changes the list of bindings.
-    fn change<R>(&self, change: impl FnOnce(&mut BTreeMap<u64, Arc<Binding>>) -> R) -> R {
-        let mut bindings = lock(&self.bindings);
-        let result = change(&mut bindings);
-        self.crowded.store(bindings.len() > FEW, Ordering::Relaxed);
-        let list = Arc::new(bindings.values().cloned().collect());
-        // Dropped when nothing is locked any more: a binding may go with it.
-        let _before = std::mem::replace(&mut *lock(&self.list), list);
-        self.version.fetch_add(1, Ordering::Release);
-        drop(bindings);
-        result
-    }
-
-    /// All open bindings.
-    pub(crate) fn bindings(&self) -> Vec<Arc<Binding>> {
-        let bindings = lock(&self.bindings);
-        bindings.values().cloned().collect()
-    }
-
-    /// The binding of this key, if it is still open.
-    pub(crate) fn binding(&self, key: u64) -> Option<Arc<Binding>> {
-        lock(&self.bindings).get(&key).cloned()
-    }
-
-    /// The same, shared by whoever looks.
-    pub(crate) fn list(&self) -> List {
-        Arc::clone(&lock(&self.list))
-    }
-
-    /// This thread's copy of the list.
-    pub(crate) fn local_bindings(&self) -> List {
-        self.with_round(|round| Arc::clone(round.all()))
-    }
-
-    /// Runs `f` with what this thread knows of the channels.
-    #[inline]
-    pub(crate) fn with_round<R>(&self, f: impl FnOnce(&mut Round) -> R) -> R {
-        LOCAL.with_borrow_mut(|local| {
-            let version = self.version.load(Ordering::Acquire);
-            if local.version != version || !std::ptr::eq(local.of.as_ptr(), self) {
-                self.renew(local, version);
-            }
-            f(&mut local.round)
-        })
-    }
-
-    #[cold]
-    fn renew(&self, local: &mut Local, version: u64) {
-        if !std::ptr::eq(local.of.as_ptr(), self) {
-            local.round = Round::default();
-            local.of = self.me.clone();
-        }
-        local.round.renew(self.list());
-        local.version = version;
-        // A closed channel must not stay mapped for this thread's sake.
-        caller::forget();
-    }
-
-    /// Whether there are more channels than a thread looks at each time.
-    #[inline]
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.crowded.load(Ordering::Relaxed)
-    }
-
-    /// Lets go of all channels this thread still knows of.
-    pub(crate) fn forget_bindings() {
-        spare::let_go();
-        Self::forget_list();
-    }
-
-    /// The same, but for what calls have left to those that follow.
-    pub(crate) fn forget_list() {
-        LOCAL.with_borrow_mut(|local| {
-            local.round.forget();
-            local.version = 0; // no list has this one: the next look makes a new copy
-        });
-        caller::forget();
-    }
-
     /// Runs `f` with this thread's scratch. Nested, `f` gets a fresh one.
     pub(crate) fn with_scratch<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
         let mut scratch = SCRATCH.take().unwrap_or_default();
@@ -419,7 +264,7 @@ impl Node {
 
     /// Runs `f` with this thread's affinity.
     pub(crate) fn with_affinity<R>(f: impl FnOnce(&mut Affinity) -> R) -> R {
-        LOCAL.with_borrow_mut(|local| f(local.affinity.get_or_insert_default()))
+        AFFINITY.with_borrow_mut(|affinity| f(affinity.get_or_insert_default()))
     }
 
     /// Has somebody scan: a thread that cannot do it itself left something to be seen to.
