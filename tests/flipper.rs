@@ -12,7 +12,9 @@ use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use common::{Names, Process, runtime, say, serve, until_told_to_end, watchdog_of};
+use common::{
+    Names, Process, panics_are_fatal, runtime, say, serve, until_told_to_end, watchdog_of,
+};
 use futures::future::join_all;
 use raw::{Bound, GEOMETRY, Random};
 use serde::de::Error;
@@ -65,14 +67,6 @@ impl<'de> Deserialize<'de> for Checked {
             .then_some(checked)
             .ok_or_else(|| D::Error::custom("a wrong checksum"))
     }
-}
-
-fn panics_are_fatal() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        report(info);
-        std::process::abort();
-    }));
 }
 
 fn server(argument: &str) {

@@ -15,7 +15,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use common::{Names, Process, runtime, say, serve, until_told_to_end, wait_for, watchdog};
+use common::{
+    Names, Process, panics_are_fatal, runtime, say, serve, until_told_to_end, wait_for, watchdog,
+};
 use kit::Hostile;
 use raw::{Bound, Random, Shown, Vandal};
 use urpc::{CallErrorKind, Peer};
@@ -26,14 +28,6 @@ use urpc_channel::{Body, Channel, Kind, Message};
 const STRIKES: u32 = 100_000;
 const STRIKES_EACH: u32 = 2_000;
 const CHANNELS: u32 = 150;
-
-fn panics_are_fatal() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        report(info);
-        std::process::abort();
-    }));
-}
 
 fn server(argument: &str) {
     panics_are_fatal();

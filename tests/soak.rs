@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use common::{Names, Process, for_each_line, runtime, say, serve, wait_for, watchdog_of};
+use common::{
+    Names, Process, for_each_line, panics_are_fatal, runtime, say, serve, wait_for, watchdog_of,
+};
 use futures::future::{join_all, pending, poll_immediate};
 use state::{Held, until_back_at};
 use urpc::{CallErrorKind, ErrorKind, Executed, Peer};
@@ -33,15 +35,6 @@ fn time() -> Duration {
 fn slack() -> u64 {
     let is_long = time() >= Duration::from_secs(60);
     if is_long { 1 << 20 } else { 8 << 20 }
-}
-
-/// So that no task fails silently.
-fn panics_are_fatal() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        report(info);
-        std::process::abort();
-    }));
 }
 
 fn server(argument: &str) {

@@ -229,6 +229,15 @@ pub fn watchdog_of(limit: Duration) -> Watchdog {
 
 pub struct Watchdog(#[allow(dead_code)] std::sync::mpsc::Sender<()>);
 
+/// So that nothing fails silently, in whichever thread or task.
+pub fn panics_are_fatal() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::abort();
+    }));
+}
+
 /// Waits for a condition, as long as the watchdog lets it.
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let begin = Instant::now();
