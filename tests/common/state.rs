@@ -24,14 +24,15 @@ pub struct Held {
 }
 
 impl Held {
-    /// `None` if it is gone, or a thread of it ended just now.
+    /// `None` if it is gone.
     ///
     /// The threads of the `blocking` pool come and go by themselves, and are left out.
     pub fn by(pid: u32) -> Option<Self> {
         let mut threads = 0;
         for task in read_dir(format!("/proc/{pid}/task")).ok()? {
-            let name = read_to_string(task.ok()?.path().join("comm")).ok()?;
-            threads += usize::from(!name.starts_with("blocking"));
+            // A thread that ends while it is looked at is not counted.
+            let name = read_to_string(task.ok()?.path().join("comm"));
+            threads += usize::from(name.is_ok_and(|name| !name.starts_with("blocking")));
         }
         let maps = read_to_string(format!("/proc/{pid}/maps")).ok()?;
         let status = read_to_string(format!("/proc/{pid}/status")).ok()?;
