@@ -154,8 +154,8 @@ where
         let mut cell = self.cells.take();
         let (binding, deadline) = (request.binding(), request.deadline());
         // Decoding, the handler, its destructor, encoding: all of it is the user's code.
-        let run = || {
-            let arguments = request.decode::<A>()?;
+        let run = || -> Result<(), Box<Failure>> {
+            let arguments = request.decode::<A>().map_err(Failure::Arguments)?;
             let service = cell.as_mut().service().take();
             let service = service.unwrap_or_else(|| self.service.clone());
             let mut future = cell.as_mut().future();
@@ -163,38 +163,46 @@ where
             let polled = future.as_mut().as_pin_mut().expect("just set");
             let mut context = Context::from_waker(Waker::noop());
             let Poll::Ready((service, value)) = polled.poll(&mut context) else {
-                return Ok(None);
+                return Ok(());
             };
             future.set(None);
             *cell.as_mut().service() = Some(service);
-            Ok(Some(request.encode(&value)))
+            request.encode(&value).map_err(Failure::Result)?;
+            Ok(())
         };
-        let caught = caller::enter(binding, deadline, || catch_unwind(AssertUnwindSafe(run)));
-        match caught {
-            Ok(Ok(Some(Ok(())))) => {
+        let run = || {
+            let caught = catch_unwind(AssertUnwindSafe(run));
+            caught.unwrap_or_else(|panic| Err(Box::new(Failure::Panic(panic))))
+        };
+        match caller::enter(binding, deadline, run) {
+            Ok(()) if cell.as_mut().future().is_none() => {
                 request.reply();
                 self.cells.put(cell);
             }
-            Ok(Ok(None)) => request.go_on(Task(cell)),
-            failed => fail(request, failed, cell),
+            Ok(()) => request.go_on(Task(cell)),
+            Err(failure) => fail(request, *failure, cell),
         }
     }
 }
 
-/// How a first poll ends: without a result, or with one that may prove impossible to encode.
-type Polled = Result<Option<Result<(), String>>, Undecodable>;
+/// How a first poll fails. Boxed, it is a single word, which crosses the two frames between in a register: what is
+/// put together there in memory, and moved at once, holds up the reply.
+enum Failure {
+    Arguments(Undecodable),
+    Result(String),
+    Panic(Box<dyn Any + Send>),
+}
 
 #[cold]
-fn fail<T, Fut>(request: Request, why: std::thread::Result<Polled>, mut cell: Cell<T, Fut>) {
+fn fail<T, Fut>(request: Request, why: Failure, mut cell: Cell<T, Fut>) {
     let (status, text) = match why {
-        Ok(Ok(Some(Err(why)))) => unencodable(&why),
-        Ok(Err(why)) => undecodable(why),
-        Err(panic) => {
+        Failure::Arguments(why) => undecodable(why),
+        Failure::Result(why) => unencodable(&why),
+        Failure::Panic(panic) => {
             // What is left of the future may panic once more as it goes.
             let _ = catch_unwind(AssertUnwindSafe(|| cell.as_mut().future().set(None)));
             (Status::Panicked, panic_text(&*panic))
         }
-        Ok(Ok(_)) => unreachable!("that is no failure"),
     };
     request.refuse(status, &text);
 }

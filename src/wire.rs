@@ -5,6 +5,7 @@
 
 mod careful;
 mod large;
+mod small;
 mod taking;
 
 use serde::Serialize;
@@ -17,8 +18,7 @@ use crate::error::{CallError, CallErrorKind, Executed};
 /// Encodes `value` as `body`; a small one without allocating.
 #[inline]
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, body: &mut Body) -> Result<(), String> {
-    let small = body.write(|buffer| postcard::to_slice(value, buffer).map(|used| used.len()));
-    match small {
+    match body.write(|bytes| small::encode(value, bytes)) {
         Ok(()) => Ok(()),
         Err(postcard::Error::SerializeBufferFull) => encode_large(value, body),
         Err(error) => Err(error.to_string()),

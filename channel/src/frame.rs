@@ -162,7 +162,7 @@ impl Frame {
         if part == ABORT {
             return Ok(Frame::Abort { id });
         }
-        let [place, share] = payload.words();
+        let [place, share, ..] = payload.words();
         let ((offset, len), (total, position)) = (halves(place), halves(share));
         if total as usize <= INLINE || total > max_payload {
             return Err(Violation::Total {

@@ -138,7 +138,8 @@ impl Large {
 #[derive(Clone, Copy)]
 pub struct Inline {
     payload: Payload,
-    len: u8,
+    /// As wide as it is read, with the padding that there would be.
+    len: u32,
 }
 
 /// The payload of a slot, in private memory.
@@ -159,19 +160,20 @@ impl Inline {
         let mut inline = Inline::EMPTY;
         let place = inline.payload.0.get_mut(..bytes.len())?;
         place.copy_from_slice(bytes);
-        inline.len = bytes.len() as u8;
+        inline.len = bytes.len() as u32;
         Some(inline)
     }
 
     /// The bytes.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.payload.0[..usize::from(self.len).min(INLINE)]
+        &self.payload.0[..(self.len as usize).min(INLINE)]
     }
 
     /// `len` is at most 48; `frame` has checked it.
     #[inline(always)]
     pub(crate) fn of(payload: Payload, len: u8) -> Inline {
+        let len = len.into();
         Inline { payload, len }
     }
 
@@ -182,17 +184,18 @@ impl Inline {
 
     #[inline(always)]
     pub(crate) fn len(&self) -> u8 {
-        self.len
+        self.len as u8
     }
 }
 
 impl Payload {
     pub(crate) const ZERO: Payload = Payload([0; INLINE]);
 
-    /// The first two words.
-    pub(crate) fn words(&self) -> [u64; 2] {
-        let word = |at: usize| u64::from_ne_bytes(std::array::from_fn(|i| self.0[at + i]));
-        [word(0), word(8)]
+    /// All of its words.
+    #[inline(always)]
+    pub(crate) fn words(&self) -> [u64; INLINE / 8] {
+        let (words, _) = self.0.as_chunks();
+        std::array::from_fn(|i| u64::from_ne_bytes(words[i]))
     }
 
     /// With these two words first, and zeros.
@@ -266,7 +269,7 @@ impl Arrived<'_> {
         }
         if let Body::Inline(inline) = body {
             self.payload.copy(&mut inline.payload);
-            inline.len = self.len;
+            inline.len = self.len.into();
         }
     }
 
@@ -325,7 +328,7 @@ impl Body {
             *self = Body::EMPTY;
         }
         if let Body::Inline(inline) = self {
-            inline.len = write(&mut inline.payload.0)?.min(INLINE) as u8;
+            inline.len = write(&mut inline.payload.0)?.min(INLINE) as u32;
         }
         Ok(())
     }

@@ -235,11 +235,18 @@ impl Line<'_> {
         unsafe { copy_payload(self.start.add(PAYLOAD_AT).as_ptr(), to.0.as_mut_ptr()) };
     }
 
-    /// Stores the payload of the slot, in a region of our own.
+    /// Stores the payload of the slot, in a region of our own: word by word, as it was encoded, since a wider load
+    /// would have to wait for the stores before it.
     #[inline(always)]
     pub(crate) fn store_payload(&self, payload: &Payload) {
-        // SAFETY: `line` has checked the target, and the region is our writable one.
-        unsafe { copy_payload(payload.0.as_ptr(), self.start.add(PAYLOAD_AT).as_ptr()) };
+        const { assert!(INLINE == 48 && PAYLOAD_AT == 16) };
+        let [a, b, c, d, e, f] = payload.words();
+        self.word_at::<2>().store(a, Ordering::Relaxed);
+        self.word_at::<3>().store(b, Ordering::Relaxed);
+        self.word_at::<4>().store(c, Ordering::Relaxed);
+        self.word_at::<5>().store(d, Ordering::Relaxed);
+        self.word_at::<6>().store(e, Ordering::Relaxed);
+        self.word_at::<7>().store(f, Ordering::Relaxed);
     }
 }
 
