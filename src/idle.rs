@@ -25,6 +25,7 @@ use crate::note::note;
 use crate::spare;
 use crate::stats::add;
 use crate::wire::Nanos;
+use crate::woken;
 use reallocate::Left;
 pub(crate) use reallocate::forget_urgent_calls;
 pub(crate) use round::{FEW, LOOKS_PER_SILENT, Round};
@@ -124,6 +125,7 @@ impl Idle for Node {
         Node::set_current(None);
         Node::forget_bindings();
         reallocate::forget_urgent_calls();
+        woken::let_go();
     }
 }
 

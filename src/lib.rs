@@ -124,6 +124,7 @@ pub mod time;
 #[cfg(feature = "trace")]
 pub mod trace;
 mod wire;
+mod woken;
 
 pub use call::{Call, call};
 pub use caller::{Caller, caller};

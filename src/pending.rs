@@ -14,6 +14,7 @@ use crate::entry::{Delivery, Entry, Leave};
 use crate::error::CallError;
 use crate::table::{PART, Table};
 use crate::wire::Nanos;
+use crate::woken;
 
 /// When to look again, in nanoseconds, where it cannot be known.
 const SOON: u64 = 1_000_000;
@@ -104,7 +105,7 @@ impl Pending {
         if deadline.0 < self.next_deadline.load(Ordering::SeqCst) {
             self.next_deadline.fetch_min(deadline.0, Ordering::SeqCst);
         }
-        let generation = call.entry.begin(waker.cloned());
+        let generation = call.entry.begin(waker.map(woken::again));
         Some(u32::from(generation) << 16 | index as u32)
     }
 

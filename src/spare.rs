@@ -16,6 +16,7 @@ use crate::cell;
 use crate::node::Node;
 use crate::peer::Peer;
 use crate::pending::Kept;
+use crate::woken;
 
 /// Spares of one thread at most: as many calls at a time as a ring is ever well filled by.
 const MOST: usize = 64;
@@ -104,10 +105,11 @@ fn keep_some_of(mut spare: Box<RawCall>) {
     drop(surplus);
 }
 
-/// Lets go of all handles and ids of this thread, of its buffers and of services. True if there were any handles.
+/// Lets go of all handles and ids of this thread, of its buffers, services and wakers. True if there were any handles.
 pub(crate) fn let_go() -> bool {
     urpc_channel::let_go_of_buffers();
     cell::let_go();
+    woken::let_go();
     // One at a time, and dropped when they are no longer borrowed: what the last handle of a channel does as it
     // goes may come here again.
     let (mut i, mut any) = (0, false);

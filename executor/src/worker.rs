@@ -325,12 +325,12 @@ pub fn on_worker() -> bool {
 
 /// Wakes a task that is to be run next, if nothing else is ready on the worker that this thread is. It
 /// must be the only one, and called in a scan that runs nothing afterwards: until then nobody can steal it.
-pub fn run_next(waker: Waker) {
+pub fn run_next(waker: &Waker) {
     let Some(worker) = Worker::current() else {
-        return waker.wake();
+        return waker.wake_by_ref();
     };
     if worker.place.get() == Place::Ordered {
-        return waker.wake(); // it has its place in the application's order
+        return waker.wake_by_ref(); // it has its place in the application's order
     }
     /// A waker may be anybody's, and panic.
     struct Reset(Rc<Worker>);
@@ -341,7 +341,7 @@ pub fn run_next(waker: Waker) {
     }
     worker.place.set(Place::Next);
     let _reset = Reset(worker);
-    waker.wake();
+    waker.wake_by_ref();
 }
 
 /// Has the worker that this thread is look at everything as soon as the current task pauses:

@@ -169,7 +169,7 @@ impl Idle for Outside {
         let woken = std::mem::take(&mut *waiting);
         drop(waiting);
         let mut woken = woken.into_values();
-        woken.next().into_iter().for_each(run_next);
+        woken.next().iter().for_each(run_next);
         woken.for_each(Waker::wake);
         true
     }

@@ -18,11 +18,12 @@ use crate::pending::Answer;
 use crate::quota::Client;
 use crate::serving::{Request, Waiting};
 use crate::wire::Status;
+use crate::woken;
 
 /// What a receive leaves to be done; kept by each thread, so that it is allocated once.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    wakers: Vec<Waker>,
+    wakers: Vec<Option<Waker>>,
     /// The first `begun` are calls, the others empty ones to be used again.
     calls: Vec<Waiting>,
     begun: usize,
@@ -103,7 +104,7 @@ impl Binding {
             wrong: None,
         };
         let _ = self.channel.receive_into(usize::MAX, &mut sorter);
-        for waker in last.wakers {
+        for waker in last.wakers.into_iter().flatten() {
             waker.wake();
         }
     }
@@ -121,15 +122,11 @@ impl Scratch {
     /// Wakes those whose replies came; a single one is to run next, if nothing was `served` besides.
     #[inline(never)]
     fn wake(&mut self, served: bool) {
-        if !served
-            && self.wakers.len() == 1
-            && let Some(waker) = self.wakers.pop()
-        {
-            return urpc_executor::run_next(waker);
+        match &self.wakers[..] {
+            [Some(waker)] if !served => urpc_executor::run_next(waker),
+            wakers => wakers.iter().flatten().for_each(Waker::wake_by_ref),
         }
-        for waker in self.wakers.drain(..) {
-            waker.wake();
-        }
+        woken::keep(&mut self.wakers);
     }
 }
 
@@ -224,7 +221,7 @@ impl Sorter<'_> {
     fn delivered(&mut self, id: u32, bytes: usize, delivery: Delivery) {
         match delivery {
             Delivery::Delivered(None) => {}
-            Delivery::Delivered(Some(waker)) => self.scratch.wakers.push(waker),
+            Delivery::Delivered(waker) => self.scratch.wakers.push(waker),
             Delivery::Freed => self.binding.channel.freed(bytes), // nobody will look at them
             Delivery::Unknown => self.is_wrong("answered what is no call:", id),
         }
