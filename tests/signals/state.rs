@@ -17,21 +17,24 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// `None` if a thread ended while it was looked at.
+    /// `None` if it is gone.
     ///
-    /// Left out are the threads of the `blocking` pool, which come and go by themselves. And a landing sleeps
-    /// bound to the CPU that it was lent last.
+    /// A thread that ends while it is looked at is not counted. Left out are the threads of the `blocking` pool, which
+    /// come and go by themselves. And a landing sleeps bound to the CPU that it was lent last.
     pub(crate) fn of(pid: u32) -> Option<Self> {
         let (mut threads, mut cpus) = (BTreeMap::new(), Vec::new());
         for task in read_dir(format!("/proc/{pid}/task")).ok()? {
             let path = task.ok()?.path();
-            let name = read_to_string(path.join("comm")).ok()?.trim().to_owned();
+            let Ok(name) = read_to_string(path.join("comm")) else {
+                continue;
+            };
+            let name = name.trim().to_owned();
             if name.starts_with("blocking") {
                 continue;
             }
             if name != "urpc-landing" {
                 let id = Pid::from_raw(path.file_name()?.to_str()?.parse().ok()?);
-                cpus.push(sched_getaffinity(id).ok()?.count());
+                cpus.extend(sched_getaffinity(id).map(|cpus| cpus.count()));
             }
             *threads.entry(name).or_default() += 1;
         }
