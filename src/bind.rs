@@ -5,12 +5,10 @@
 //! with its reason. Who connects also brings the wake page, which the other one seals before it answers.
 //! What the peer says is a claim until it is checked here. Afterwards the socket carries doorbell bytes
 //! only.
-//!
-//! ```text
-//! "urpc" | version u16 | kind u8 | reason u8 | length u32 | body (postcard) + 2 or 3 descriptors with a hello
-//! ```
 
-use std::io::{self, IoSlice, IoSliceMut};
+pub(crate) mod frames;
+
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -19,11 +17,7 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-};
-use serde::{Deserialize, Serialize};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use urpc_channel::{
     Channel, Geometry, Inbox, Limits, Outbox, PeerPage, RegionError, UnsealedWakePage, WakePage,
 };
@@ -38,167 +32,9 @@ use crate::node::Node;
 use crate::offered::Offered;
 use crate::quota::Holding;
 use crate::service::Offer;
+use frames::{DESCRIPTORS, HELLO, Hello, OVERLOADED, REFUSAL, TOO_MANY, frame};
 
-const MAGIC: [u8; 4] = *b"urpc";
-/// Changes with every change of what crosses a channel or this handshake.
-pub(crate) const VERSION: u16 = 2;
-const HEADER: usize = 12;
-const HELLO: u8 = 1;
-const REFUSAL: u8 = 2;
-/// The reason of a refusal, if it is that there are too many; else 0.
-const OVERLOADED: u8 = 1;
-/// Outbox and presence page; and the wake page of who connects.
-const DESCRIPTORS: usize = 3;
-const TOO_MANY: &str = "it sent more descriptors than belong to a hello";
-
-/// What one side says of itself.
-#[derive(Debug, Serialize, Deserialize)]
-struct Hello {
-    slots: u32,
-    arena: u32,
-    calls: u32,
-    window: u64,
-    max_payload: u32,
-    /// Own processors: how many landings may be of use to it.
-    processors: u32,
-    /// Name and signature of each procedure, in the order of their numbers.
-    offer: Vec<(String, String)>,
-}
-
-/// One message of the handshake, as far as it has come.
-#[derive(Debug, Default)]
-pub(crate) struct Received {
-    bytes: Vec<u8>,
-    fds: Vec<OwnedFd>,
-}
-
-impl Received {
-    /// Reads what is there. True once the message is whole.
-    ///
-    /// # Errors
-    /// If the peer is gone, or what it sends is no such message; `WouldBlock` if there is nothing.
-    pub(crate) fn advance(&mut self, socket: impl AsFd, flags: RecvFlags) -> Result<bool> {
-        loop {
-            let missing = self.missing()?;
-            if missing == 0 {
-                return Ok(true);
-            }
-            let start = self.bytes.len();
-            // Grown as it comes: a length is a claim.
-            self.bytes.resize(start + missing.min(4096), 0);
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
-            let mut control = RecvAncillaryBuffer::new(&mut space);
-            let result = recvmsg(
-                &socket,
-                &mut [IoSliceMut::new(&mut self.bytes[start..])],
-                &mut control,
-                flags | RecvFlags::CMSG_CLOEXEC,
-            );
-            // Whatever came along is owned from here on, and closed if it is not wanted.
-            for message in control.drain() {
-                if let RecvAncillaryMessage::ScmRights(fds) = message {
-                    self.fds.extend(fds);
-                }
-            }
-            let read = match result {
-                Ok(read) => read,
-                Err(error) => {
-                    self.bytes.truncate(start);
-                    if error == Errno::INTR {
-                        continue;
-                    }
-                    return if error == Errno::AGAIN {
-                        Ok(false)
-                    } else {
-                        Err(handshake(format!("its connection failed: {error}")))
-                    };
-                }
-            };
-            self.bytes.truncate(start + read.bytes);
-            if read.bytes == 0 {
-                return Err(handshake("it hung up"));
-            }
-            if self.fds.len() > DESCRIPTORS {
-                return Err(handshake(TOO_MANY));
-            }
-            if read.flags.contains(ReturnFlags::CTRUNC) {
-                // What there is no room for is closed by the kernel. Either it sent too many, or this process
-                // may have no more: an honest peer would send just as many as there is space for.
-                return Err(if self.fds.len() == DESCRIPTORS {
-                    handshake(TOO_MANY)
-                } else {
-                    let why = "there are no descriptors left for its memory";
-                    Error::new(ErrorKind::Overloaded, why)
-                });
-            }
-        }
-    }
-
-    fn missing(&self) -> Result<usize> {
-        if self.bytes.len() < HEADER {
-            return Ok(HEADER - self.bytes.len());
-        }
-        if self.bytes[..4] != MAGIC {
-            return Err(handshake("what it sends is not this protocol"));
-        }
-        let length = u32::from_le_bytes(self.bytes[8..12].try_into().expect("four bytes"));
-        if length as usize > limits::HELLO_BYTES {
-            return Err(handshake(format!("its hello claims {length} bytes")));
-        }
-        Ok(HEADER + length as usize - self.bytes.len())
-    }
-
-    /// What a whole message says: a hello, or, as an error, why it is none.
-    fn said(self) -> Result<(Hello, Vec<OwnedFd>)> {
-        let version = u16::from_le_bytes(self.bytes[4..6].try_into().expect("two bytes"));
-        let kind = self.bytes[6];
-        let body = &self.bytes[HEADER..];
-        // A refusal is a text in every version.
-        if kind == REFUSAL {
-            let text = String::from_utf8_lossy(body).escape_debug().to_string();
-            // Whatever it says: with another version there is nothing to be had.
-            let kind = if version != VERSION {
-                ErrorKind::Version
-            } else if self.bytes[7] == OVERLOADED {
-                ErrorKind::Overloaded
-            } else {
-                ErrorKind::Handshake
-            };
-            return Err(Error::new(kind, format!("it refused: {text}")));
-        }
-        if version != VERSION {
-            return Err(Error::new(
-                ErrorKind::Version,
-                format!(
-                    "it speaks version {version} of the protocol, this side version {VERSION}; \
-                     build both with the same urpc"
-                ),
-            ));
-        }
-        if kind != HELLO {
-            return Err(handshake(format!("message kind {kind} is none")));
-        }
-        let hello = crate::wire::decode_slice(body, limits::HELLO_NESTING)
-            .map_err(|error| handshake(format!("its hello is not one: {error:?}")))?;
-        Ok((hello, self.fds))
-    }
-}
-
-#[cfg(any(fuzzing, all(test, not(urpc_loom))))]
-impl Received {
-    /// Whether a whole message is a hello that could lead to a binding, its regions aside.
-    pub(crate) fn into_hello(self) -> bool {
-        let Ok((hello, ..)) = self.said() else {
-            return false;
-        };
-        let Hello { slots, arena, .. } = hello;
-        Geometry { slots, arena }.check().is_ok() && Offered::new(hello.offer).is_some()
-    }
-}
-
-fn handshake(why: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Handshake, why)
-}
+pub(crate) use frames::Received;
 
 /// What this side says: its hello, and its two regions.
 pub(crate) struct Greeting {
@@ -346,14 +182,8 @@ pub(crate) struct With<'a> {
     pub(crate) draining: Arc<AtomicBool>,
 }
 
-fn frame(kind: u8, reason: u8, body: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER + body.len());
-    bytes.extend(MAGIC);
-    bytes.extend(VERSION.to_le_bytes());
-    bytes.extend([kind, reason]);
-    bytes.extend((body.len() as u32).to_le_bytes());
-    bytes.extend(body);
-    bytes
+fn handshake(why: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Handshake, why)
 }
 
 /// Tells the peer why it is not bound. Best effort: it may be gone, or not listen.

@@ -96,7 +96,8 @@ fn a_client_of_another_version_is_told_both_versions() {
         &frame(VERSION + 1, HELLO, b"from the future"),
         &[]
     ));
-    says(&refusal(&socket), &["version 3", "version 2", "same urpc"]);
+    let [theirs, ours] = [VERSION + 1, VERSION].map(|version| format!("version {version}"));
+    says(&refusal(&socket), &[&theirs, &ours, "same urpc"]);
     urpc::block_on(async { works(&urpc::connect(&name).await.unwrap()).await });
     server.finish();
 }

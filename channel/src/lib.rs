@@ -15,6 +15,7 @@
 //! - `channel`: all of it together.
 
 mod arena;
+mod birthmark;
 mod buffers;
 mod channel;
 mod end;
@@ -40,6 +41,7 @@ mod violation;
 mod wakes;
 mod window;
 
+pub use birthmark::{Birthmark, forked};
 pub use buffers::{keep_buffer, let_go_of_buffers, take_buffer};
 pub use channel::{Channel, Glance, Limits, SendError, Standing, Why};
 pub use fate::Closed;
@@ -47,7 +49,6 @@ pub use layout::{BadGeometry, Geometry, INLINE};
 pub use message::{Arrived, Body, Head, Inline, Kind, Large, Message, Sink};
 pub use outbox::{GrantWords, Inbox, Outbox, OwnPage, PeerPage};
 pub use outgoing::Sent;
-pub use region::{Birthmark, forked};
 pub use sealed::RegionError;
 pub use violation::Violation;
 pub use wakes::{UnsealedWakePage, WakePage, WakeWords};

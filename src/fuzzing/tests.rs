@@ -79,7 +79,7 @@ fn handshakes_of_any_content_are_hellos_or_refused() {
         );
         let body = postcard::to_allocvec(&said).expect("plain");
         let mut message = b"urpc".to_vec();
-        message.extend(crate::bind::VERSION.to_le_bytes());
+        message.extend(crate::bind::frames::VERSION.to_le_bytes());
         message.extend([random.u8(1..3), 0]);
         message.extend((body.len() as u32).to_le_bytes());
         message.extend(body);

@@ -62,7 +62,9 @@ impl Small<'_> {
         place.copy_from_slice(data);
         self.len += data.len();
         let full = &self.bytes[self.len & !7..self.len];
-        self.word = full.iter().rfold(0, |word, &byte| word << 8 | u64::from(byte));
+        self.word = full
+            .iter()
+            .rfold(0, |word, &byte| word << 8 | u64::from(byte));
         Ok(())
     }
 }

@@ -1,0 +1,186 @@
+//! The messages of a handshake, as they cross the socket.
+//!
+//! ```text
+//! "urpc" | version u16 | kind u8 | reason u8 | length u32 | body (postcard) + 2 or 3 descriptors with a hello
+//! ```
+
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
+use serde::{Deserialize, Serialize};
+
+use super::handshake;
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
+
+const MAGIC: [u8; 4] = *b"urpc";
+/// Changes with every change of what crosses a channel or this handshake.
+pub(crate) const VERSION: u16 = 3;
+const HEADER: usize = 12;
+pub(super) const HELLO: u8 = 1;
+pub(super) const REFUSAL: u8 = 2;
+/// The reason of a refusal, if it is that there are too many; else 0.
+pub(super) const OVERLOADED: u8 = 1;
+/// Outbox and presence page; and the wake page of who connects.
+pub(super) const DESCRIPTORS: usize = 3;
+pub(super) const TOO_MANY: &str = "it sent more descriptors than belong to a hello";
+
+/// What one side says of itself.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Hello {
+    pub(super) slots: u32,
+    pub(super) arena: u32,
+    pub(super) calls: u32,
+    pub(super) window: u64,
+    pub(super) max_payload: u32,
+    /// Own processors: how many landings may be of use to it.
+    pub(super) processors: u32,
+    /// Name and signature of each procedure, in the order of their numbers.
+    pub(super) offer: Vec<(String, String)>,
+}
+
+/// One message of the handshake, as far as it has come.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
+}
+
+impl Received {
+    /// Reads what is there. True once the message is whole.
+    ///
+    /// # Errors
+    /// If the peer is gone, or what it sends is no such message; `WouldBlock` if there is nothing.
+    pub(crate) fn advance(&mut self, socket: impl AsFd, flags: RecvFlags) -> Result<bool> {
+        loop {
+            let missing = self.missing()?;
+            if missing == 0 {
+                return Ok(true);
+            }
+            let start = self.bytes.len();
+            // Grown as it comes: a length is a claim.
+            self.bytes.resize(start + missing.min(4096), 0);
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let result = recvmsg(
+                &socket,
+                &mut [IoSliceMut::new(&mut self.bytes[start..])],
+                &mut control,
+                flags | RecvFlags::CMSG_CLOEXEC,
+            );
+            // Whatever came along is owned from here on, and closed if it is not wanted.
+            for message in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(fds) = message {
+                    self.fds.extend(fds);
+                }
+            }
+            let read = match result {
+                Ok(read) => read,
+                Err(error) => {
+                    self.bytes.truncate(start);
+                    if error == Errno::INTR {
+                        continue;
+                    }
+                    return if error == Errno::AGAIN {
+                        Ok(false)
+                    } else {
+                        Err(handshake(format!("its connection failed: {error}")))
+                    };
+                }
+            };
+            self.bytes.truncate(start + read.bytes);
+            if read.bytes == 0 {
+                return Err(handshake("it hung up"));
+            }
+            if self.fds.len() > DESCRIPTORS {
+                return Err(handshake(TOO_MANY));
+            }
+            if read.flags.contains(ReturnFlags::CTRUNC) {
+                // What there is no room for is closed by the kernel. Either it sent too many, or this process
+                // may have no more: an honest peer would send just as many as there is space for.
+                return Err(if self.fds.len() == DESCRIPTORS {
+                    handshake(TOO_MANY)
+                } else {
+                    let why = "there are no descriptors left for its memory";
+                    Error::new(ErrorKind::Overloaded, why)
+                });
+            }
+        }
+    }
+
+    fn missing(&self) -> Result<usize> {
+        if self.bytes.len() < HEADER {
+            return Ok(HEADER - self.bytes.len());
+        }
+        if self.bytes[..4] != MAGIC {
+            return Err(handshake("what it sends is not this protocol"));
+        }
+        let length = u32::from_le_bytes(self.bytes[8..12].try_into().expect("four bytes"));
+        if length as usize > limits::HELLO_BYTES {
+            return Err(handshake(format!("its hello claims {length} bytes")));
+        }
+        Ok(HEADER + length as usize - self.bytes.len())
+    }
+
+    /// What a whole message says: a hello, or, as an error, why it is none.
+    pub(super) fn said(self) -> Result<(Hello, Vec<OwnedFd>)> {
+        let version = u16::from_le_bytes(self.bytes[4..6].try_into().expect("two bytes"));
+        let kind = self.bytes[6];
+        let body = &self.bytes[HEADER..];
+        // A refusal is a text in every version.
+        if kind == REFUSAL {
+            let text = String::from_utf8_lossy(body).escape_debug().to_string();
+            // Whatever it says: with another version there is nothing to be had.
+            let kind = if version != VERSION {
+                ErrorKind::Version
+            } else if self.bytes[7] == OVERLOADED {
+                ErrorKind::Overloaded
+            } else {
+                ErrorKind::Handshake
+            };
+            return Err(Error::new(kind, format!("it refused: {text}")));
+        }
+        if version != VERSION {
+            return Err(Error::new(
+                ErrorKind::Version,
+                format!(
+                    "it speaks version {version} of the protocol, this side version {VERSION}; \
+                     build both with the same urpc"
+                ),
+            ));
+        }
+        if kind != HELLO {
+            return Err(handshake(format!("message kind {kind} is none")));
+        }
+        let hello = crate::wire::decode_slice(body, limits::HELLO_NESTING)
+            .map_err(|error| handshake(format!("its hello is not one: {error:?}")))?;
+        Ok((hello, self.fds))
+    }
+}
+
+#[cfg(any(fuzzing, all(test, not(urpc_loom))))]
+impl Received {
+    /// Whether a whole message is a hello that could lead to a binding, its regions aside.
+    pub(crate) fn into_hello(self) -> bool {
+        let Ok((hello, ..)) = self.said() else {
+            return false;
+        };
+        let Hello { slots, arena, .. } = hello;
+        urpc_channel::Geometry { slots, arena }.check().is_ok()
+            && crate::offered::Offered::new(hello.offer).is_some()
+    }
+}
+
+/// A message of this kind.
+pub(super) fn frame(kind: u8, reason: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER + body.len());
+    bytes.extend(MAGIC);
+    bytes.extend(VERSION.to_le_bytes());
+    bytes.extend([kind, reason]);
+    bytes.extend((body.len() as u32).to_le_bytes());
+    bytes.extend(body);
+    bytes
+}
