@@ -278,7 +278,7 @@ fn a_task_of_one_runtime_calls_on_a_channel_of_another() {
 fn a_deadline_passes_under_any_executor() {
     with_servers(|name| {
         let ends_in_time = async |peer: &Peer| {
-            let call = hold(peer).timeout(Duration::from_millis(20));
+            let call = hold(peer).timeout(Duration::from_millis(200));
             let error = call.await.unwrap_err();
             assert_eq!(error.kind(), CallErrorKind::Deadline);
             assert_eq!(error.executed(), Executed::Maybe);

@@ -97,7 +97,7 @@ fn the_server_sees_that_a_call_was_dropped() {
         let call = urpc::call::<()>(&peer, "wait", ());
         let limited = urpc::call::<()>(&peer, "wait after", 1u64);
         rt.block_on(async {
-            let limit = Duration::from_millis(20);
+            let limit = Duration::from_millis(300); // in which a busy machine runs the server
             assert!(urpc::time::timeout(limit, call).await.is_err());
             assert!(urpc::time::timeout(limit, limited).await.is_err());
         });
@@ -169,14 +169,14 @@ fn a_call_fails_at_its_deadline_and_its_handler_is_dropped() {
         let mut server = Process::start("server", &format!("{processors} {name}"));
         let rt = runtime(1);
         let peer = rt.block_on(urpc::connect(&name)).unwrap();
-        let limit = Duration::from_millis(50);
+        let limit = Duration::from_millis(500); // as above
         let call = urpc::call::<()>(&peer, "wait", ()).timeout(limit);
         let begin = std::time::Instant::now();
         let error = rt.block_on(call).unwrap_err();
         assert!(begin.elapsed() >= limit, "not before its time");
         assert_eq!(error.kind(), CallErrorKind::Deadline);
         assert_eq!(error.executed(), Executed::Maybe);
-        assert!(error.to_string().contains("50ms"), "{error}");
+        assert!(error.to_string().contains("500ms"), "{error}");
         server.expect("dropped");
         // A deadline that is kept is none.
         let long = Duration::from_secs(3600);
@@ -207,7 +207,7 @@ fn a_deadline_travels_with_the_call_and_with_those_it_makes() {
             }
             // When it passes, it passes for both.
             let wait = urpc::call::<()>(&peer, "wait", ());
-            let error = wait.timeout(Duration::from_millis(50)).await.unwrap_err();
+            let error = wait.timeout(Duration::from_millis(500)).await.unwrap_err();
             assert_eq!(error.kind(), CallErrorKind::Deadline);
         });
         server.expect("dropped");
