@@ -179,6 +179,7 @@ where
                 request.reply();
                 self.cells.put(cell);
             }
+            // Not done: it is still in its cell.
             Ok(()) => request.go_on(Task(cell)),
             Err(failure) => fail(request, *failure, cell),
         }

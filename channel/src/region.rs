@@ -268,8 +268,8 @@ impl Drop for Region {
     }
 }
 
-/// Copies the payload of a slot, one end of which lies in shared memory: three loads and three stores, done
-/// by the machine, not by Rust. Should the peer write meanwhile, some bytes or others are copied.
+/// Copies the payload of a slot out of shared memory: three loads and three stores, done by the machine, not by
+/// Rust. Should the peer write meanwhile, some bytes or others are copied.
 ///
 /// # Safety
 /// `from` is readable and `to` writable for `INLINE` bytes, and they do not overlap.

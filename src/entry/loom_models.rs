@@ -1,3 +1,5 @@
+//! A caller and whoever answers, at once: one takes the answer, or the id is free again, and nobody sleeps on it.
+
 use super::*;
 use loom::sync::Arc;
 use loom::thread;
@@ -8,6 +10,29 @@ impl std::task::Wake for Count {
     fn wake(self: std::sync::Arc<Self>) {
         self.0.fetch_add(1, Std::SeqCst);
     }
+}
+
+/// A call that begins with the waker `first` gets another one while its reply comes: that is woken, or the caller sees
+/// the reply.
+fn registers_while_the_reply_comes(first: Option<Waker>) {
+    let entry = Arc::new(Entry::new(0));
+    let generation = entry.begin(first);
+    let replier = {
+        let entry = entry.clone();
+        thread::spawn(
+            move || match entry.deliver(generation, |answer| *answer = 7) {
+                Delivery::Delivered(waker) => waker.map(Waker::wake),
+                other => panic!("{other:?}"),
+            },
+        )
+    };
+    let count = std::sync::Arc::new(Count(AtomicUsize::new(0)));
+    let waker = Waker::from(count.clone());
+    let waits = entry.wait(generation, &waker);
+    replier.join().unwrap();
+    assert!(!waits || count.0.load(Std::SeqCst) == 1, "woken");
+    assert!(entry.has_answered(generation));
+    assert_eq!(entry.take(|answer| *answer), Some(7));
 }
 
 /// cancel/reply: whatever the order, the answer is taken once, or the id is freed once.
@@ -39,23 +64,7 @@ fn loom_a_cancel_and_a_reply_free_the_id_exactly_once() {
 #[test]
 fn loom_a_reply_is_not_missed_while_the_waker_changes() {
     loom::model(|| {
-        let entry = Arc::new(Entry::new(0));
-        let generation = entry.begin(Some(Waker::noop().clone()));
-        let replier = {
-            let entry = entry.clone();
-            thread::spawn(
-                move || match entry.deliver(generation, |answer| *answer = 7) {
-                    Delivery::Delivered(waker) => waker.map(Waker::wake),
-                    other => panic!("{other:?}"),
-                },
-            )
-        };
-        let count = std::sync::Arc::new(Count(AtomicUsize::new(0)));
-        let waker = Waker::from(count.clone());
-        let waits = entry.wait(generation, &waker);
-        replier.join().unwrap();
-        assert!(!waits || count.0.load(Std::SeqCst) == 1, "woken");
-        assert_eq!(entry.take(|answer| *answer), Some(7));
+        registers_while_the_reply_comes(Some(Waker::noop().clone()));
     });
 }
 
@@ -63,24 +72,7 @@ fn loom_a_reply_is_not_missed_while_the_waker_changes() {
 #[test]
 fn loom_a_reply_is_not_missed_by_a_caller_that_registers_late() {
     loom::model(|| {
-        let entry = Arc::new(Entry::new(0));
-        let generation = entry.begin(None);
-        let replier = {
-            let entry = entry.clone();
-            thread::spawn(
-                move || match entry.deliver(generation, |answer| *answer = 7) {
-                    Delivery::Delivered(waker) => waker.map(Waker::wake),
-                    other => panic!("{other:?}"),
-                },
-            )
-        };
-        let count = std::sync::Arc::new(Count(AtomicUsize::new(0)));
-        let waker = Waker::from(count.clone());
-        let waits = entry.wait(generation, &waker);
-        replier.join().unwrap();
-        assert!(!waits || count.0.load(Std::SeqCst) == 1, "woken");
-        assert!(entry.has_answered(generation));
-        assert_eq!(entry.take(|answer| *answer), Some(7));
+        registers_while_the_reply_comes(None);
     });
 }
 

@@ -1,3 +1,5 @@
+//! What an entry does, one party after the other.
+
 use super::*;
 
 fn answer(entry: &Entry<i32>) -> Option<i32> {

@@ -1,3 +1,5 @@
+//! Ids, deadlines and answers of the calls of one channel.
+
 use std::sync::{Arc, Mutex};
 use std::task::Wake;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! Owner and thieves at once: each task is taken by one of them.
+
 use super::*;
 use loom::thread;
 

@@ -1,3 +1,5 @@
+//! What a queue does, and what thieves leave.
+
 use super::*;
 use crate::task::Tag;
 
