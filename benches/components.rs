@@ -206,6 +206,7 @@ impl Sink for Last {
 }
 
 fn sends(end: &Channel, kind: Kind) {
+    let mut nothing = Body::EMPTY;
     for id in 0..BATCH {
         let head = Head {
             kind,
@@ -214,7 +215,7 @@ fn sends(end: &Channel, kind: Kind) {
             deadline_ms: 0,
         };
         // Once a lap the short way leads to the look at how far the peer is.
-        if !end.post(head, &Body::EMPTY) {
+        if !end.post(head, &mut nothing) {
             let sent = end.send(head.with(Body::EMPTY));
             assert_eq!(sent.expect("open"), Sent::Published);
         }

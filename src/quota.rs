@@ -102,6 +102,7 @@ impl Quota {
         }
         Ok(Holding {
             serving: share(self.caps.serving as u64, self.caps.share) as usize,
+            bytes_each: share(self.caps.bytes, self.caps.share),
             all: Arc::clone(self),
             client: of_client,
             counts: Mutex::new(accepted),
@@ -117,6 +118,8 @@ pub(crate) struct Holding {
     client: Arc<Held>,
     /// Handlers for one client.
     serving: usize,
+    /// Bytes for one client.
+    bytes_each: u64,
     /// It is counted as a channel.
     counts: Mutex<bool>,
     bytes: AtomicU64,
@@ -145,11 +148,6 @@ impl Holding {
 
     /// Takes room for the bytes of a large call, if there is any.
     pub(crate) fn take(&self, bytes: u32) -> bool {
-        let Caps {
-            bytes: cap,
-            share: percent,
-            ..
-        } = self.all.caps;
         let bytes = u64::from(bytes);
         let taken = |held: &AtomicU64, cap: u64| {
             let held = held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
@@ -157,10 +155,10 @@ impl Holding {
             });
             held.is_ok()
         };
-        if !taken(&self.client.bytes, share(cap, percent)) {
+        if !taken(&self.client.bytes, self.bytes_each) {
             return false;
         }
-        if !taken(&self.all.all.bytes, cap) {
+        if !taken(&self.all.all.bytes, self.all.caps.bytes) {
             self.client.bytes.fetch_sub(bytes, Ordering::Relaxed);
             return false;
         }

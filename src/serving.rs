@@ -79,7 +79,9 @@ impl Serving {
     pub(crate) fn note_bytes(&self, id: u32, bytes: u32) {
         if let Some(entry) = self.entry(id) {
             entry.bytes.store(bytes, Ordering::Relaxed);
-            entry.word.fetch_or(LARGE, Ordering::Relaxed);
+            // Nobody else writes it before the request is dispatched.
+            let word = entry.word.load(Ordering::Relaxed);
+            entry.word.store(word | LARGE, Ordering::Relaxed);
         }
     }
 
@@ -344,13 +346,14 @@ fn answer(binding: &Arc<Binding>, id: u32, body: &mut Body) {
         procedure: 0,
         deadline_ms: 0,
     };
-    if let Body::Inline(_) = body {
-        binding.end_call(id);
-        if binding.channel.post(head, body) {
-            return;
-        }
+    let bytes = body.window_bytes();
+    if bytes > binding.limits.max_payload as usize || !binding.try_reserve(bytes) {
+        return answer_large(binding, head.with(body.take()));
     }
-    answer_large(binding, head.with(body.take()));
+    binding.end_call(id);
+    if !binding.channel.post(head, body) {
+        binding.send(head.with(body.take()));
+    }
 }
 
 /// The one answer of call `id`: why there is no result.

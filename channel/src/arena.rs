@@ -13,6 +13,8 @@ pub(crate) struct Arena {
     /// Both count bytes for ever, skipped ones too; the blocks in use are `free..next`.
     free: u64,
     next: u64,
+    /// Where `next` lies: it modulo `size`, without dividing each time.
+    at: u64,
     /// For each slot with a block: the slot's index, and where its block ends.
     ends: VecDeque<(u64, u64)>,
 }
@@ -23,6 +25,7 @@ impl Arena {
             size: size.into(),
             free: 0,
             next: 0,
+            at: 0,
             ends: VecDeque::new(),
         }
     }
@@ -34,7 +37,10 @@ impl Arena {
         }
         if self.ends.is_empty() {
             // From the start, so that even a block as large as the arena fits again.
-            self.next = self.next.next_multiple_of(self.size);
+            if self.at != 0 {
+                self.next += self.size - self.at;
+                self.at = 0;
+            }
             self.free = self.next;
         }
     }
@@ -43,17 +49,22 @@ impl Arena {
     /// is no room yet.
     pub(crate) fn take(&mut self, index: u64, len: u32) -> Option<u32> {
         let len = u64::from(len).next_multiple_of(LINE as u64);
-        let mut begin = self.next;
-        if begin % self.size + len > self.size {
-            begin = begin.next_multiple_of(self.size); // the rest of this lap is too short
+        let (mut begin, mut at) = (self.next, self.at);
+        if at + len > self.size {
+            begin += self.size - at; // the rest of this lap is too short
+            at = 0;
         }
         let end = begin + len;
         if end - self.free > self.size {
             return None;
         }
         self.next = end;
+        self.at = at + len;
+        if self.at == self.size {
+            self.at = 0;
+        }
         self.ends.push_back((index, end));
-        Some((begin % self.size) as u32)
+        Some(at as u32)
     }
 }
 

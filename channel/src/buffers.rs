@@ -9,37 +9,67 @@ use std::cell::{Cell, RefCell};
 const MOST: usize = 4;
 /// Bytes they have together at most.
 const BYTES: usize = 8 << 20;
+/// So many times as large as what is put into it, a buffer may be.
+const MUCH: usize = 2;
 
 thread_local! {
-    static KEPT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static KEPT: RefCell<Kept> = const { RefCell::new(Kept { buffers: Vec::new(), bytes: 0 }) };
     /// One has been kept since the last rest.
     static IN_USE: Cell<bool> = const { Cell::new(false) };
+}
+
+struct Kept {
+    buffers: Vec<Vec<u8>>,
+    /// What they have room for.
+    bytes: usize,
+}
+
+impl Kept {
+    fn take_if(&mut self, fits: impl Fn(usize) -> bool) -> Option<Vec<u8>> {
+        let last = self.buffers.pop_if(|buffer| fits(buffer.capacity()))?;
+        self.bytes -= last.capacity();
+        Some(last)
+    }
+
+    fn keep(&mut self, buffer: Vec<u8>) {
+        let bytes = self.bytes + buffer.capacity();
+        if self.buffers.len() < MOST && bytes <= BYTES {
+            self.bytes = bytes;
+            self.buffers.push(buffer);
+        }
+    }
 }
 
 /// An empty buffer: the one that was kept last, if there is one.
 #[must_use]
 pub fn take_buffer() -> Vec<u8> {
-    let last = KEPT.try_with(|kept| kept.borrow_mut().pop());
+    let last = KEPT.try_with(|kept| kept.borrow_mut().take_if(|_| true));
     last.ok().flatten().unwrap_or_default()
+}
+
+/// The same for so many bytes. What is much too large is left to those who need it.
+pub(crate) fn take_buffer_for(bytes: usize) -> Vec<u8> {
+    let fits = |room| (bytes..=MUCH * bytes).contains(&room);
+    let last = KEPT.try_with(|kept| kept.borrow_mut().take_if(fits));
+    let last = last.ok().flatten();
+    last.unwrap_or_else(|| Vec::with_capacity(bytes))
 }
 
 /// Keeps a buffer whose bytes are done with, if there is room for it.
 pub fn keep_buffer(mut buffer: Vec<u8>) {
     buffer.clear();
-    let _ = KEPT.try_with(|kept| {
-        let mut kept = kept.borrow_mut();
-        let bytes: usize = kept.iter().map(Vec::capacity).sum();
-        if kept.len() < MOST && bytes + buffer.capacity() <= BYTES {
-            kept.push(buffer);
-        }
-    });
+    let _ = KEPT.try_with(|kept| kept.borrow_mut().keep(buffer));
     IN_USE.set(true);
 }
 
 /// This thread goes to rest: frees what it keeps, if it has not used any of it since it did so last.
 pub fn let_go_of_buffers() {
     if !IN_USE.replace(false) {
-        let _ = KEPT.try_with(|kept| kept.take());
+        let _ = KEPT.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
+            kept.buffers = Vec::new();
+            kept.bytes = 0;
+        });
     }
 }
 

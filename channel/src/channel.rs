@@ -20,7 +20,7 @@ pub use attention::Standing;
 use crate::fate::{Closed, Fate};
 use crate::incoming::Incoming;
 use crate::layout::{FREED_AT, INLINE};
-use crate::message::{Body, Head, Kind, Message};
+use crate::message::{Body, Head, Kind, Large, Message};
 use crate::outbox::{Inbox, Outbox};
 use crate::outgoing::{Item, Outgoing, Sent, Wire};
 use crate::ring::Words;
@@ -168,8 +168,8 @@ impl Channel {
     /// # Errors
     /// Gives the message back. Bytes reserved for it stay reserved ([`Channel::unreserve`]). When it does not
     /// fail, whoever [closed](Channel::close) the channel meanwhile sees all that this thread did before.
-    pub fn send(&self, message: Message) -> Result<Sent, SendError> {
-        if self.post(message.head(), &message.body) {
+    pub fn send(&self, mut message: Message) -> Result<Sent, SendError> {
+        if self.post(message.head(), &mut message.body) {
             return Ok(Sent::Published);
         }
         self.put(message, true)
@@ -181,14 +181,32 @@ impl Channel {
         self.put(message, false)
     }
 
-    /// Sends a small call or answer where that takes nothing but a free slot: then the body is copied into the
-    /// ring from where it is. False if not, for whatever reason: then [`send`](Channel::send) it.
+    /// Sends a call or answer where that takes nothing but a free slot, and room for the bytes of a large one that
+    /// crosses in one piece: then the body is copied from where it is. False if not, for whatever reason: then
+    /// [`send`](Channel::send) it. A large body is empty afterwards, and its buffer [kept](crate::keep_buffer).
+    ///
+    /// Panics as [`send`](Channel::send) does.
     #[inline(always)]
-    pub fn post(&self, head: Head, body: &Body) -> bool {
-        if let (Body::Inline(body), Kind::Call | Kind::Reply | Kind::Failed) = (body, head.kind) {
-            return !self.forked() && self.outgoing.0.post(&self.wire(), &head, body);
+    pub fn post(&self, head: Head, body: &mut Body) -> bool {
+        if self.forked() || !matches!(head.kind, Kind::Call | Kind::Reply | Kind::Failed) {
+            return false;
         }
-        false
+        match body {
+            Body::Inline(body) => self.outgoing.0.post(&self.wire(), &head, body),
+            Body::Heap(large) => {
+                let posted = self.post_large(&head, large);
+                if posted {
+                    body.clear();
+                }
+                posted
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn post_large(&self, head: &Head, large: &Large) -> bool {
+        let may = !large.fits_inline() && large.bytes.len() <= self.limits.max_payload as usize;
+        may && self.outgoing.0.post_large(&self.wire(), head, large)
     }
 
     fn put(&self, mut message: Message, at_once: bool) -> Result<Sent, SendError> {
@@ -197,7 +215,6 @@ impl Channel {
         }
         let sent = !matches!(message.kind, Kind::Aborted | Kind::Refused);
         assert!(sent, "{:?} is only received", message.kind);
-        let mut spent = 0;
         if let Body::Heap(large) = &message.body {
             if let Some(inline) = large.inline() {
                 message.body = Body::Inline(inline);
@@ -212,16 +229,11 @@ impl Channel {
                 if len > max {
                     return Err(SendError(message, Why::TooLarge { len, max }));
                 }
-                self.window.0.spend(len);
-                spent = len;
             }
         }
         let outgoing = &self.outgoing.0;
         let put = outgoing.submit(&self.wire(), Item::Message(message), at_once);
         put.map_err(|item| {
-            if spent != 0 {
-                self.window.0.unspend(spent);
-            }
             let message = match item {
                 Item::Message(message) => message,
                 Item::Withdraw(id) => withdrawal(id),

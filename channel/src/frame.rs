@@ -1,10 +1,10 @@
 //! From claim to checked: what a slot says, once it has been copied out.
 //!
-//! [`Frame::parse`] looks at private memory only. Whoever holds a [`Frame`] need not check again what can
-//! be checked without knowing what came before; the rest is `incoming`'s.
+//! [`message`] and [`Part::parse`] look at private memory only. Whoever holds what they give need not check again
+//! what can be checked without knowing what came before; the rest is `incoming`'s.
 
 use crate::layout::{INLINE, LINE, PIECE};
-use crate::message::{Body, Head, Inline, Kind, Message, Payload};
+use crate::message::{Head, Kind, Payload};
 use crate::ring::Slot;
 use crate::violation::Violation;
 
@@ -45,9 +45,9 @@ pub(crate) struct Piece {
     pub(crate) len: u32,
 }
 
+/// What a slot says that carries no whole message.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Frame {
-    Whole(Message),
+pub(crate) enum Part {
     Piece(Piece),
     /// The sender of call `id` took back what it had not sent.
     Abort {
@@ -84,9 +84,17 @@ pub(crate) fn piece(piece: &Piece) -> Slot {
 /// Bytes of the pieces of a large message of `total` bytes: so many pieces that the receiver copies out while the
 /// sender still copies in.
 pub(crate) fn piece_of(total: u32) -> u32 {
-    let pieces = (total / SMALL_PIECE).clamp(1, 8);
+    if is_one_piece(total) {
+        return total.next_multiple_of(LINE as u32);
+    }
+    let pieces = (total / SMALL_PIECE).min(8);
     let len = total.div_ceil(pieces).next_multiple_of(LINE as u32);
     len.min(PIECE)
+}
+
+/// Whether a large message of `total` bytes crosses in one piece.
+pub(crate) fn is_one_piece(total: u32) -> bool {
+    total < 2 * SMALL_PIECE
 }
 
 /// The slot that takes call `id` back.
@@ -126,13 +134,10 @@ pub(crate) fn message(tag: u32, word: u64) -> Option<(Head, u8)> {
     (usize::from(len) <= INLINE).then(|| (head(tag, word, kind), len))
 }
 
-impl Frame {
-    /// What `slot` says, if a peer that keeps the rules can say it.
-    pub(crate) fn parse(slot: &Slot, arena: u32, max_payload: u32) -> Result<Frame, Violation> {
-        if let Some((head, len)) = message(slot.tag, slot.word) {
-            let body = Inline::of(slot.payload, len);
-            return Ok(Frame::Whole(head.with(Body::Inline(body))));
-        }
+impl Part {
+    /// What `slot` says, which is no [`message`], if a peer that keeps the rules can say it.
+    #[inline]
+    pub(crate) fn parse(slot: &Slot, arena: u32, max_payload: u32) -> Result<Part, Violation> {
         let [code, len, ..] = slot.tag.to_le_bytes();
         let part = code & PART;
         let kind = match kind(code & !PART) {
@@ -142,27 +147,14 @@ impl Frame {
         };
         let kind = kind.ok_or(Violation::UnknownKind(code))?;
         let head = head(slot.tag, slot.word, kind);
-        Frame::parse_part(head, part, len, &slot.payload, arena, max_payload)
-    }
-
-    /// What a slot says that is no whole message.
-    fn parse_part(
-        head: Head,
-        part: u8,
-        len: u8,
-        payload: &Payload,
-        arena: u32,
-        max_payload: u32,
-    ) -> Result<Frame, Violation> {
-        let id = head.id;
-        let lead = len;
+        let (id, lead) = (head.id, len);
         if part == WHOLE || part == ABORT && lead != 0 || usize::from(lead) > INLINE {
             return Err(Violation::Length(lead));
         }
         if part == ABORT {
-            return Ok(Frame::Abort { id });
+            return Ok(Part::Abort { id });
         }
-        let [place, share, ..] = payload.words();
+        let [place, share, ..] = slot.payload.words();
         let ((offset, len), (total, position)) = (halves(place), halves(share));
         if total as usize <= INLINE || total > max_payload {
             return Err(Violation::Total {
@@ -186,7 +178,7 @@ impl Frame {
                 expected_total,
             });
         }
-        Ok(Frame::Piece(Piece {
+        Ok(Part::Piece(Piece {
             head,
             lead,
             total,
@@ -213,23 +205,15 @@ mod tests {
         deadline_ms: 77,
     };
 
-    fn parse(slot: Slot) -> Result<Frame, Violation> {
-        Frame::parse(&slot, 65536, 1 << 22)
+    fn parse(slot: Slot) -> Result<Part, Violation> {
+        Part::parse(&slot, 65536, 1 << 22)
     }
 
     #[test]
     fn what_is_encoded_is_what_is_parsed() {
-        let bytes: Vec<u8> = (1..=48).collect();
         for len in 0..=48 {
-            let body = Inline::new(&bytes[..len]).expect("short");
-            let message = HEAD.with(Body::Inline(body));
-            let (tag, word) = whole(&HEAD, len as u8);
-            let slot = Slot {
-                tag,
-                word,
-                payload: *body.payload(),
-            };
-            assert_eq!(parse(slot), Ok(Frame::Whole(message)));
+            let (tag, word) = whole(&HEAD, len);
+            assert_eq!(message(tag, word), Some((HEAD, len)));
         }
         for position in [0, 49] {
             let part = Piece {
@@ -240,9 +224,9 @@ mod tests {
                 offset: 65472,
                 len: 1,
             };
-            assert_eq!(parse(piece(&part)), Ok(Frame::Piece(part)));
+            assert_eq!(parse(piece(&part)), Ok(Part::Piece(part)));
         }
-        assert_eq!(parse(abort(9)), Ok(Frame::Abort { id: 9 }));
+        assert_eq!(parse(abort(9)), Ok(Part::Abort { id: 9 }));
     }
 
     #[test]
@@ -272,7 +256,7 @@ mod tests {
             let mut near = || near(next()) | near(next()) << 32;
             slot.word = near();
             slot.payload = Payload::of_words([near(), near()]);
-            if let Ok(Frame::Piece(p)) = parse(slot) {
+            if let Ok(Part::Piece(p)) = parse(slot) {
                 assert!(u64::from(p.offset) + u64::from(p.len) <= 65536 && p.len > 0);
                 assert!(p.position + p.len <= p.total && p.total <= 1 << 22);
                 pieces += 1;

@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 
+use crate::buffers::take_buffer_for;
 use crate::channel::Limits;
 use crate::end::End;
-use crate::frame::{self, Frame, Piece};
+use crate::frame::{self, Part, Piece};
 use crate::layout::{FREED_AT, Geometry};
 use crate::message::{Arrived, Head, Kind, Large, Sink};
 use crate::ring::{Consumer, Slot, SlotWords, Words, is_published};
@@ -170,18 +171,35 @@ impl Incoming {
         slot: &Slot,
         sink: &mut impl Sink,
     ) -> Result<bool, Violation> {
-        let whole = match Frame::parse(slot, self.geometry.arena, self.limits.max_payload)? {
-            Frame::Whole(_) => unreachable!("`frame::message` finds these"),
-            Frame::Piece(piece) => self.add(receiver, own, peer, piece, sink)?,
-            Frame::Abort { id } => Some((receiver.abort(id, own, sink), Large::default())),
+        let whole = match Part::parse(slot, self.geometry.arena, self.limits.max_payload)? {
+            Part::Piece(piece) if piece.len == piece.total && !receiver.is_underway() => {
+                let wanted = self.announce(receiver, own, &piece.head, piece.total, sink)?;
+                let large = wanted.then(|| self.whole(peer, &piece));
+                Some(finish(own, piece.head, piece.total, large))
+            }
+            Part::Piece(piece) => self.add(receiver, own, peer, piece, sink)?,
+            Part::Abort { id } => Some((receiver.abort(id, own, sink), Large::default())),
         };
         let is_whole = whole.is_some();
-        let is_underway = receiver.current.is_some() || !receiver.partials.is_empty();
-        self.is_underway.store(is_underway, Ordering::Relaxed);
+        self.is_underway
+            .store(receiver.is_underway(), Ordering::Relaxed);
         if let Some((head, large)) = whole {
             sink.large(head, large);
         }
         Ok(is_whole)
+    }
+
+    /// What came in one piece.
+    fn whole(&self, peer: &impl Words, piece: &Piece) -> Large {
+        let mut bytes = take_buffer_for(piece.len as usize);
+        self.copy_out(peer, piece, &mut bytes);
+        let lead = piece.lead;
+        Large { bytes, lead }
+    }
+
+    fn copy_out(&self, peer: &impl Words, piece: &Piece, bytes: &mut Vec<u8>) {
+        let at = self.geometry.arena_at() + piece.offset as usize;
+        peer.copy_out(at, piece.len as usize, bytes);
     }
 
     /// Adds a piece to its message, and returns that if it is whole now.
@@ -198,8 +216,8 @@ impl Incoming {
             lead,
             total,
             position,
-            offset,
             len,
+            ..
         } = piece;
         let is_known = receiver.take_up(&head);
         if position == 0 {
@@ -224,21 +242,13 @@ impl Incoming {
         partial.come += len; // `frame` has checked that it ends within the total
         if let Some(Large { bytes, .. }) = &mut partial.large {
             make_room(bytes, len as usize, total as usize);
-            let at = self.geometry.arena_at() + offset as usize;
-            peer.copy_out(at, len as usize, bytes);
+            self.copy_out(peer, &piece, bytes);
         }
         if partial.come < total {
             return Ok(None);
         }
         let whole = receiver.current.take();
-        Ok(whole.map(|Partial { head, large, .. }| match large {
-            Some(large) => (head, large),
-            None => {
-                own.add(FREED_AT, total.into());
-                let kind = Kind::Refused;
-                (Head { kind, ..head }, Large::default())
-            }
-        }))
+        Ok(whole.map(|Partial { head, large, .. }| finish(own, head, total, large)))
     }
 
     fn begin(
@@ -254,6 +264,26 @@ impl Incoming {
         if receiver.partials.len() >= 2 * self.limits.calls as usize {
             return Err(Violation::Partials(receiver.partials.len()));
         }
+        let wanted = self.announce(receiver, own, &head, total, sink)?;
+        let bytes = Vec::new();
+        receiver.current = Some(Partial {
+            head,
+            total,
+            come: 0,
+            large: wanted.then_some(Large { bytes, lead }),
+        });
+        Ok(())
+    }
+
+    /// A message of `total` bytes begins to come. True if they are to be held.
+    fn announce(
+        &self,
+        receiver: &mut Receiver,
+        own: &impl Words,
+        head: &Head,
+        total: u32,
+        sink: &mut impl Sink,
+    ) -> Result<bool, Violation> {
         // `FREED_AT` is our own word: the peer cannot have changed it, and has seen at most what we see.
         let held = receiver.declared.saturating_sub(own.load(FREED_AT));
         let window = self.limits.window;
@@ -266,15 +296,19 @@ impl Incoming {
         }
         receiver.declared += u64::from(total);
         // An answer is to a call of ours, which we make room for when we make it.
-        let wanted = head.kind != Kind::Call || sink.admits(total);
-        let bytes = Vec::new();
-        receiver.current = Some(Partial {
-            head,
-            total,
-            come: 0,
-            large: wanted.then_some(Large { bytes, lead }),
-        });
-        Ok(())
+        Ok(head.kind != Kind::Call || sink.admits(total))
+    }
+}
+
+/// The message of which the last piece has come; its bytes, if they were to be held.
+fn finish(own: &impl Words, head: Head, total: u32, large: Option<Large>) -> (Head, Large) {
+    match large {
+        Some(large) => (head, large),
+        None => {
+            own.add(FREED_AT, total.into());
+            let kind = Kind::Refused;
+            (Head { kind, ..head }, Large::default())
+        }
     }
 }
 
@@ -285,6 +319,10 @@ impl Partial {
 }
 
 impl Receiver {
+    fn is_underway(&self) -> bool {
+        self.current.is_some() || !self.partials.is_empty()
+    }
+
     /// Makes the message of `head` the current one. False if nothing of it has come yet.
     fn take_up(&mut self, head: &Head) -> bool {
         if self

@@ -11,7 +11,7 @@ use loom::thread;
 
 use crate::channel::Limits;
 use crate::fate::Fate;
-use crate::frame::{self, Frame};
+use crate::frame;
 use crate::incoming::Incoming;
 use crate::layout::*;
 use crate::message::{Arrived, Body, Head, InRing, Inline, Kind, Large, Message, Payload, Sink};
@@ -129,10 +129,9 @@ fn publish(producer: &mut Producer, own: &Memory, id: u32) {
 
 fn take(consumer: &mut Consumer, peer: &Memory) -> Option<u32> {
     let slot = consumer.take(peer)?.copied();
-    let frame = Frame::parse(&slot, GEOMETRY.arena, 4096).expect("an honest peer");
-    let Frame::Whole(got) = frame else {
-        panic!("{frame:?} is not whole")
-    };
+    let (head, len) = frame::message(slot.tag, slot.word).expect("an honest peer");
+    let payload = InRing::Copied(slot.payload);
+    let got = head.with(Arrived { payload, len }.into_body());
     assert_eq!(got, message(got.id), "the slot is torn");
     Some(got.id)
 }

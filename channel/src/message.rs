@@ -2,6 +2,7 @@
 //!
 //! Everything here is private memory, copied out of a mapping before anybody looks at it.
 
+use crate::buffers::keep_buffer;
 use crate::layout::INLINE;
 use crate::region::Line;
 
@@ -130,7 +131,11 @@ impl From<Vec<u8>> for Large {
 impl Large {
     /// As one that may cross in a slot, if it is small and read from its start.
     pub(crate) fn inline(&self) -> Option<Inline> {
-        (self.lead == 0).then(|| Inline::new(&self.bytes))?
+        self.fits_inline().then(|| Inline::new(&self.bytes))?
+    }
+
+    pub(crate) fn fits_inline(&self) -> bool {
+        self.lead == 0 && self.bytes.len() <= INLINE
     }
 }
 
@@ -168,13 +173,6 @@ impl Inline {
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         &self.payload.0[..(self.len as usize).min(INLINE)]
-    }
-
-    /// `len` is at most 48; `frame` has checked it.
-    #[inline(always)]
-    pub(crate) fn of(payload: Payload, len: u8) -> Inline {
-        let len = len.into();
-        Inline { payload, len }
     }
 
     #[inline(always)]
@@ -285,7 +283,7 @@ impl Arrived<'_> {
 /// Out of the way of those that have none.
 #[cold]
 fn drop_heap(large: &mut Large) {
-    drop(std::mem::take(large));
+    keep_buffer(std::mem::take(large).bytes);
 }
 
 impl std::fmt::Debug for Inline {

@@ -141,6 +141,29 @@ impl Outgoing {
         at_once
     }
 
+    /// The same for a large body, whose bytes are reserved, if it crosses in one piece.
+    #[inline]
+    pub(crate) fn post_large(
+        &self,
+        wire: &Wire<'_, impl Words, impl Words>,
+        head: &Head,
+        large: &Large,
+    ) -> bool {
+        let Some(mut sender) = self.end.try_take() else {
+            return false;
+        };
+        let at_once = !wire.fate.is_closed()
+            && sender.small.is_empty()
+            && sender.large.is_empty()
+            && self.handed.is_empty()
+            && sender.put_whole(wire, head, large);
+        if at_once {
+            sender.count(head.kind);
+            self.tell(&sender);
+        }
+        at_once
+    }
+
     /// Takes an item, for now if `at_once` and there is room, else for a later flush. Gives it back if the
     /// channel is closed.
     pub(crate) fn submit(

@@ -23,8 +23,8 @@ use crate::layout::{INLINE, LINE, PAYLOAD_AT};
 use crate::message::Payload;
 use crate::sealed::{self, RegionError};
 
-/// From as many bytes on a copy by the machine beats a loop of words.
-const BULK_COPY: usize = 64;
+/// What a copy by the machine moves at once. It beats a loop of words from one of these on.
+const BLOCK: usize = LINE;
 
 /// A mapping of a whole memfd.
 #[derive(Debug)]
@@ -142,11 +142,18 @@ impl Region {
     pub(crate) fn copy_in(&self, offset: usize, bytes: &[u8], past_caches: bool) {
         debug_assert!(offset.is_multiple_of(LINE));
         #[cfg(target_arch = "x86_64")]
-        if bytes.len() >= BULK_COPY {
-            let to = self.at(offset, bytes.len());
-            // SAFETY: `at` keeps the block within our writable mapping, where it begins at a line; no Rust reference
-            // to it exists, and it is private memory that we read.
-            unsafe { bulk_copy(bytes.as_ptr(), to.as_ptr(), bytes.len(), past_caches) };
+        if bytes.len() >= BLOCK {
+            let len = bytes.len();
+            let (from, to) = (bytes.as_ptr(), self.at(offset, len).as_ptr());
+            // SAFETY: `at` keeps the target within our writable mapping, where it begins at a line; no Rust reference
+            // to it exists, and it is private memory that we read. Both have a block before their end.
+            unsafe {
+                bulk_copy(from, to, len - len % BLOCK, past_caches);
+                if !len.is_multiple_of(BLOCK) {
+                    let last = len - BLOCK;
+                    bulk_copy(from.add(last), to.add(last), BLOCK, false);
+                }
+            }
             return;
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -159,20 +166,26 @@ impl Region {
         }
     }
 
-    /// Appends the `len` bytes at `offset`, a multiple of 64, to `out`. Whole words are read.
+    /// Appends the `len` bytes at `offset`, a multiple of 64, to `out`. The line in which they end is read to its end.
     pub(crate) fn copy_out(&self, offset: usize, len: usize, out: &mut Vec<u8>) {
         debug_assert!(offset.is_multiple_of(LINE));
         #[cfg(target_arch = "x86_64")]
-        if len >= BULK_COPY {
+        if len >= BLOCK {
+            let (whole, rest) = (len - len % BLOCK, len % BLOCK);
             out.reserve(len);
-            let (from, old) = (self.at(offset, len), out.len());
+            let (from, old) = (self.at(offset, len.next_multiple_of(BLOCK)), out.len());
+            let mut last = [0; BLOCK];
             // SAFETY: `at` keeps the source within the mapping, `reserve` has made room behind the vector's
             // bytes for the target, and the copy initialises all that `set_len` adds. The peer may write
             // meanwhile: the copy is done by the machine, not by Rust, and gives some bytes or others.
             unsafe {
-                bulk_copy(from.as_ptr(), out.as_mut_ptr().add(old), len, false);
-                out.set_len(old + len);
+                bulk_copy(from.as_ptr(), out.as_mut_ptr().add(old), whole, false);
+                out.set_len(old + whole);
+                if rest != 0 {
+                    bulk_copy(from.add(whole).as_ptr(), last.as_mut_ptr(), BLOCK, false);
+                }
             }
+            out.extend_from_slice(&last[..rest]);
             return;
         }
         let end = out.len() + len;
@@ -301,7 +314,7 @@ unsafe fn copy_payload(from: *const u8, to: *mut u8) {
     }
 }
 
-/// Copies whole blocks, and moves both pointers behind them; `$store` writes half a block.
+/// Copies whole blocks; `$store` writes half a block.
 #[cfg(target_arch = "x86_64")]
 macro_rules! copy_blocks {
     ($from:ident, $to:ident, $bytes:expr, $store:literal) => {
@@ -316,39 +329,40 @@ macro_rules! copy_blocks {
             "sub {left}, 64",
             "jne 2b",
             "vzeroupper",
-            from = inout(reg) $from, to = inout(reg) $to, left = inout(reg) $bytes => _,
+            from = inout(reg) $from => _, to = inout(reg) $to => _, left = inout(reg) $bytes => _,
             out("xmm0") _, out("xmm1") _,
             options(nostack))
     };
 }
 
-/// Copies `len` bytes, as fast as the machine can. Each is read once. `past_caches`: no line is left in ours.
+/// Copies `len` bytes, whole blocks, as fast as the machine can. Each is read once. `past_caches`: no line is left in
+/// ours.
 ///
 /// # Safety
-/// `from` is readable and `to` writable for `len` bytes, at least `BULK_COPY`, and they do not overlap. If they go past
-/// the caches, `to` is a multiple of 64.
+/// `from` is readable and `to` writable for `len` bytes, a multiple of `BLOCK` and not 0, and they do not overlap. If
+/// they go past the caches, `to` is a multiple of 64.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn bulk_copy(mut from: *const u8, mut to: *mut u8, len: usize, past_caches: bool) {
-    let mut rest = len;
-    if std::arch::is_x86_feature_detected!("avx") {
-        rest = len % BULK_COPY;
-        // SAFETY: the caller vouches for the ranges and the alignment, and the processor has these instructions. As
-        // many whole blocks are copied as there are, at least one. Stores past the caches are ordered by the fence.
+unsafe fn bulk_copy(from: *const u8, to: *mut u8, len: usize, past_caches: bool) {
+    debug_assert!(len > 0 && len.is_multiple_of(BLOCK));
+    if !std::arch::is_x86_feature_detected!("avx") {
+        // SAFETY: the caller vouches for both ranges; the direction flag is clear by the calling convention. Later
+        // stores, such as a slot's header, are not seen before those of a string copy.
         unsafe {
-            if past_caches {
-                copy_blocks!(from, to, len - rest, "vmovntps");
-                std::arch::x86_64::_mm_sfence();
-            } else {
-                copy_blocks!(from, to, len - rest, "vmovups");
-            }
+            std::arch::asm!("rep movsb", inout("rcx") len => _, inout("rsi") from => _,
+                inout("rdi") to => _, options(nostack, preserves_flags));
         }
+        return;
     }
-    // SAFETY: the caller vouches for both ranges; the direction flag is clear by the calling convention. Later
-    // stores, such as a slot's header, are not seen before those of a string copy.
+    // SAFETY: the caller vouches for the ranges and the alignment, and the processor has these instructions. Stores past
+    // the caches are ordered by the fence.
     unsafe {
-        std::arch::asm!("rep movsb", inout("rcx") rest => _, inout("rsi") from => _,
-            inout("rdi") to => _, options(nostack, preserves_flags));
+        if past_caches {
+            copy_blocks!(from, to, len, "vmovntps");
+            std::arch::x86_64::_mm_sfence();
+        } else {
+            copy_blocks!(from, to, len, "vmovups");
+        }
     }
 }
 

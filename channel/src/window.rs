@@ -17,8 +17,6 @@ use crate::violation::Violation;
 pub(crate) struct Window {
     limit: u64,
     reserved: AtomicU64,
-    /// Of the reserved bytes, those that no message given to `send` has taken yet.
-    unspent: AtomicU64,
     /// Of the reserved bytes, those that the peer has been told of by a first piece. Written by the holder of the end.
     declared: AtomicU64,
     /// The peer's count when last looked at.
@@ -33,13 +31,12 @@ pub(crate) struct Window {
 
 impl Window {
     pub(crate) fn new(limit: u64) -> Window {
-        let [reserved, unspent, declared, freed] = Default::default();
+        let [reserved, declared, freed] = Default::default();
         let (queued, turn) = Default::default();
         let (turns, space) = (Event::new(), Event::new());
         Window {
             limit,
             reserved,
-            unspent,
             declared,
             freed,
             queued,
@@ -99,7 +96,6 @@ impl Window {
                     Ordering::Relaxed,
                 );
                 if taken.is_ok() {
-                    self.unspent.fetch_add(bytes, Ordering::Relaxed);
                     return Ok(true);
                 }
             } else if looked {
@@ -162,39 +158,25 @@ impl Window {
         }
     }
 
-    /// Gives back what was reserved and not spent.
+    /// Gives back what was reserved for a message of which the peer has not heard, so that it will not free it.
     pub(crate) fn unreserve(&self, bytes: usize) {
-        self.spend(bytes);
-        self.forget(bytes);
-    }
-
-    /// A message of `bytes` goes to be sent. Panics if they were not reserved: the peer would close the
-    /// channel, far from the mistake.
-    pub(crate) fn spend(&self, bytes: usize) {
-        let unspent = self.unspent.fetch_sub(bytes as u64, Ordering::Relaxed);
-        assert!(
-            unspent >= bytes as u64,
-            "{bytes} bytes used with only {unspent} reserved"
-        );
-    }
-
-    /// The opposite of `spend`, for a message that went back to the sender. Its bytes stay reserved.
-    pub(crate) fn unspend(&self, bytes: usize) {
-        self.unspent.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    /// A message of `bytes`, spent, is dropped before the peer heard of it, so the peer will not free them.
-    pub(crate) fn forget(&self, bytes: usize) {
         self.reserved.fetch_sub(bytes as u64, Ordering::Relaxed);
         self.space.notify(1);
     }
 
-    /// The first piece of a message of `bytes` is about to be published, by the holder of the end.
+    /// The first piece of a message of `bytes` is about to be published, by the holder of the end. Panics if they were
+    /// not reserved: the peer would close the channel, far from the mistake.
+    #[inline]
     pub(crate) fn declare(&self, bytes: usize) {
         // Relaxed: the header store that follows publishes it; see `look`.
         let declared = self.declared.load(Ordering::Relaxed);
-        self.declared
-            .store(declared + bytes as u64, Ordering::Relaxed);
+        let reserved = self.reserved.load(Ordering::Relaxed) - declared;
+        let bytes = bytes as u64;
+        assert!(
+            bytes <= reserved,
+            "{bytes} bytes used with only {reserved} reserved"
+        );
+        self.declared.store(declared + bytes, Ordering::Relaxed);
     }
 
     /// Looks again for the sake of those who wait.

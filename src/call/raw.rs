@@ -182,9 +182,9 @@ impl RawCall {
             procedure: self.procedure,
             deadline_ms: chosen.map_or(0, Nanos::to_wire),
         };
-        let binding = self.peer().binding();
+        let binding = self.handle.as_ref().expect("it is a call").peer.binding();
         note!(Call, binding, id);
-        if !binding.channel.post(head, &self.body)
+        if !binding.channel.post(head, &mut self.body)
             && let Err(error) = self.send_large(head)
         {
             return Poll::Ready(error);

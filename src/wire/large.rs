@@ -74,7 +74,13 @@ impl ser_flavors::Flavor for Sorted {
             self.bytes.reserve(bytes.len() + LEAD);
             self.is_leading = false;
         } else if self.is_leading {
-            return bytes.iter().try_for_each(|&byte| self.try_push(byte));
+            let end = self.leading + bytes.len();
+            if let Some(place) = self.lead.get_mut(self.leading..end) {
+                place.copy_from_slice(bytes);
+                self.leading = end;
+                return Ok(());
+            }
+            self.give_up();
         }
         self.bytes.extend_from_slice(bytes);
         Ok(())

@@ -3,7 +3,7 @@
 use super::{Item, Leaving, Sender, Wire};
 use crate::buffers::keep_buffer;
 use crate::frame::{self, Piece};
-use crate::message::{Body, Head, Inline, Kind, Message};
+use crate::message::{Body, Head, Inline, Kind, Large, Message};
 use crate::ring::{Slot, Words};
 use crate::sync::HandOver;
 use crate::violation::Violation;
@@ -123,7 +123,7 @@ impl Sender {
             Some(leaving) => {
                 if leaving.sent == 0 {
                     // The peer never heard of these bytes, so it will not free them.
-                    window.forget(leaving.large.bytes.len());
+                    window.unreserve(leaving.large.bytes.len());
                 }
                 frame::abort(id)
             }
@@ -137,6 +137,62 @@ impl Sender {
                 slot(&head, &Inline::EMPTY)
             }
         }
+    }
+
+    /// A block of the arena for the next slot, looking at the peer's index if need be. `None` if there is no room.
+    fn block(&mut self, peer: &impl Words, len: u32) -> Result<Option<u32>, Violation> {
+        let block = self.arena.take(self.producer.next(), len);
+        if block.is_some() {
+            return Ok(block);
+        }
+        self.refresh(peer)?;
+        Ok(self.arena.take(self.producer.next(), len))
+    }
+
+    /// Publishes a large message that is one piece, if there is room for it.
+    pub(super) fn put_whole(
+        &mut self,
+        wire: &Wire<'_, impl Words, impl Words>,
+        head: &Head,
+        large: &Large,
+    ) -> bool {
+        let total = large.bytes.len() as u32;
+        if !frame::is_one_piece(total) || total > self.piece || !self.producer.has_room() {
+            return false;
+        }
+        let Ok(Some(offset)) = wire.fate.judge(self.block(wire.peer, total)) else {
+            return false;
+        };
+        self.put_piece(wire, head, large, (0, total), offset);
+        true
+    }
+
+    /// Publishes `len` bytes from `position` on, by the block at `offset`.
+    fn put_piece(
+        &mut self,
+        wire: &Wire<'_, impl Words, impl Words>,
+        head: &Head,
+        large: &Large,
+        (position, len): (u32, u32),
+        offset: u32,
+    ) {
+        let total = large.bytes.len() as u32;
+        if position == 0 {
+            wire.window.declare(total as usize);
+        }
+        let bytes = &large.bytes[position as usize..(position + len) as usize];
+        let at = self.arena_at + offset as usize;
+        // Several pieces come and go at the same time, so their lines would travel from cache to cache.
+        wire.own.copy_in(at, bytes, total > len);
+        let piece = Piece {
+            head: *head,
+            lead: large.lead,
+            total,
+            position,
+            offset,
+            len,
+        };
+        self.put(wire, &frame::piece(&piece));
     }
 
     /// Publishes one piece of the large message whose turn it is. False if there is no room for it.
@@ -153,32 +209,14 @@ impl Sender {
         let (total, position) = (leaving.large.bytes.len() as u32, leaving.sent);
         let piece = frame::piece_of(total).min(self.piece);
         let len = (total - position).min(piece);
-        let mut block = self.arena.take(self.producer.next(), len);
-        if block.is_none() {
-            self.refresh(wire.peer)?;
-            block = self.arena.take(self.producer.next(), len);
-        }
+        let block = self.block(wire.peer, len)?;
         let (Some(offset), Some(mut leaving)) =
             (block, self.large.pop_front_if(|_| block.is_some()))
         else {
             return Ok(false);
         };
-        if position == 0 {
-            wire.window.declare(total as usize);
-        }
-        let bytes = &leaving.large.bytes[position as usize..(position + len) as usize];
-        let at = self.arena_at + offset as usize;
-        // Several pieces come and go at the same time, so their lines would travel from cache to cache.
-        wire.own.copy_in(at, bytes, total > piece);
-        let piece = Piece {
-            head: leaving.head,
-            lead: leaving.large.lead,
-            total,
-            position,
-            offset,
-            len,
-        };
-        self.put(wire, &frame::piece(&piece));
+        let share = (position, len);
+        self.put_piece(wire, &leaving.head, &leaving.large, share, offset);
         leaving.sent += len;
         if leaving.sent < total {
             self.large.push_back(leaving);
