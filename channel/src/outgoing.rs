@@ -19,6 +19,7 @@
 //!
 //! **No call is lost by closing**: see [`Outgoing::close`], and `a_close_is_seen_or_the_message_is`.
 
+mod distance;
 mod sender;
 
 use std::collections::VecDeque;
@@ -32,6 +33,7 @@ use crate::message::{Head, Inline, Large, Message};
 use crate::ring::{Producer, Words};
 use crate::sync::{AtomicBool, AtomicU64, HandOver, Ordering, fence};
 use crate::window::Window;
+use distance::Distance;
 
 /// What sending touches besides its own end.
 pub(crate) struct Wire<'a, O, I> {
@@ -78,6 +80,7 @@ struct Sender {
     arena: Arena,
     arena_at: usize,
     piece: u32,
+    distance: Distance,
     /// Keeps its buffer, so that staging allocates nothing once warm.
     small: VecDeque<Item>,
     large: VecDeque<Leaving>,
@@ -99,6 +102,7 @@ impl Outgoing {
             arena: Arena::new(geometry.arena),
             arena_at: geometry.arena_at(),
             piece: geometry.piece(),
+            distance: Distance::default(),
             small: VecDeque::new(),
             large: VecDeque::new(),
             goodbye: None,

@@ -22,6 +22,8 @@ use super::taking::Taking;
 
 /// Bytes worth the trouble.
 const WORTH: usize = 256;
+/// What is longer is copied, what is not goes byte by byte: the longest number.
+const SHORT: usize = 10;
 /// Bytes before the large ones at most: what the channel can say.
 const LEAD: usize = 48;
 
@@ -46,6 +48,22 @@ struct Sorted {
 }
 
 impl Sorted {
+    /// Takes bytes before which no large ones have come.
+    fn lead(&mut self, bytes: &[u8]) {
+        let end = self.leading + bytes.len();
+        if bytes.len() >= WORTH {
+            self.bytes.reserve(bytes.len() + LEAD);
+            self.is_leading = false;
+        } else if let Some(place) = self.lead.get_mut(self.leading..end) {
+            place.copy_from_slice(bytes);
+            self.leading = end;
+            return;
+        } else {
+            self.give_up();
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
     /// The bytes are to lie as they come.
     fn give_up(&mut self) {
         self.bytes.extend_from_slice(&self.lead[..self.leading]);
@@ -56,33 +74,20 @@ impl Sorted {
 impl ser_flavors::Flavor for Sorted {
     type Output = Large;
 
+    #[inline]
     fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        if self.is_leading {
-            if let Some(place) = self.lead.get_mut(self.leading) {
-                *place = byte;
-                self.leading += 1;
-                return Ok(());
-            }
-            self.give_up();
-        }
-        self.bytes.push(byte);
-        Ok(())
+        self.try_extend(&[byte])
     }
 
+    #[inline]
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        if self.is_leading && bytes.len() >= WORTH {
-            self.bytes.reserve(bytes.len() + LEAD);
-            self.is_leading = false;
-        } else if self.is_leading {
-            let end = self.leading + bytes.len();
-            if let Some(place) = self.lead.get_mut(self.leading..end) {
-                place.copy_from_slice(bytes);
-                self.leading = end;
-                return Ok(());
-            }
-            self.give_up();
+        if self.is_leading {
+            self.lead(bytes);
+        } else if bytes.len() <= SHORT {
+            bytes.iter().for_each(|&byte| self.bytes.push(byte));
+        } else {
+            self.bytes.extend_from_slice(bytes);
         }
-        self.bytes.extend_from_slice(bytes);
         Ok(())
     }
 

@@ -182,8 +182,12 @@ impl Sender {
         }
         let bytes = &large.bytes[position as usize..(position + len) as usize];
         let at = self.arena_at + offset as usize;
-        // Several pieces come and go at the same time, so their lines would travel from cache to cache.
-        wire.own.copy_in(at, bytes, total > len);
+        if total == len {
+            wire.own.copy_in(at, bytes, false);
+        } else {
+            let copy = |past_caches| wire.own.copy_in(at, bytes, past_caches);
+            self.distance.copy(len as usize, copy);
+        }
         let piece = Piece {
             head: *head,
             lead: large.lead,
