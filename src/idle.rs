@@ -208,7 +208,8 @@ impl Node {
         let Some(seat) = worker.id().map(|id| &self.seats[id]) else {
             return;
         };
-        if self.parallel && self.config.pin.is_empty() {
+        let moves = self.parallel && self.config.pin.is_empty();
+        if moves {
             Node::with_affinity(|affinity| affinity.let_go());
         }
         let limits = [self.next_event_in(worker), limit];
@@ -217,11 +218,13 @@ impl Node {
         Node::forget_list();
         note!(Rest);
         add(&self.counters.system_calls, 1);
+        let mut rung = false;
         match self.bell.sit() {
             Some(sitting) => {
                 add(&self.counters.system_calls, 2);
                 if seat.sit_at_bell(ticket) {
                     sitting.sleep(until, |key| {
+                        rung = true;
                         spin::note(News::Rang);
                         self.answer(key);
                         self.step_aside(key);
@@ -234,6 +237,10 @@ impl Node {
             }
         }
         note!(Wake);
+        if moves && !rung {
+            // A caller that lends its processor does so after each pause.
+            Node::with_affinity(|affinity| affinity.bind_again(urpc_donate::current_cpu()));
+        }
         if seat.ticket() != ticket {
             spin::note(News::Came);
         }
