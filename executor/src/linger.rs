@@ -12,11 +12,12 @@ use std::task::{Context, Poll, Waker};
 
 use crate::worker::Worker;
 
+/// In the place of a waker, which never lies at such an address.
+const LINGERS: *const Waker = ptr::without_provenance(1);
+
 thread_local! {
-    /// Where the waker is with which this thread polls a task. It is only compared.
+    /// Where the waker is with which this thread polls a task, which is only compared; or that the task `LINGERS`.
     static POLLED: Cell<*const Waker> = const { Cell::new(ptr::null()) };
-    /// Whether that task lingers.
-    static LINGERS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// True if a future that is polled with `waker` just now need not register it: once the poll of its task is
@@ -24,9 +25,9 @@ thread_local! {
 /// and nothing else is ready on this worker. True at most once in each poll.
 #[inline]
 pub fn may_linger(waker: &Waker) -> bool {
-    let lingers = ptr::eq(POLLED.get(), waker) && !LINGERS.get() && Worker::is_alone();
+    let lingers = ptr::eq(POLLED.get(), waker) && Worker::is_alone();
     if lingers {
-        LINGERS.set(true);
+        POLLED.set(LINGERS);
     }
     lingers
 }
@@ -39,31 +40,19 @@ pub(crate) fn poll<T>(
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
 ) -> Poll<T> {
     /// A poll may be nested in another one, and may panic.
-    struct Back {
-        polled: *const Waker,
-        lingers: bool,
-    }
+    struct Back(*const Waker);
     impl Drop for Back {
         fn drop(&mut self) {
-            POLLED.set(self.polled);
-            if self.lingers != LINGERS.get() {
-                LINGERS.set(self.lingers);
-            }
+            POLLED.set(self.0);
         }
     }
-    let back = Back {
-        polled: POLLED.replace(cx.waker()),
-        lingers: LINGERS.get(),
-    };
-    if back.lingers {
-        LINGERS.set(false);
-    }
+    let _back = Back(POLLED.replace(cx.waker()));
     loop {
         let result = poll(cx);
-        if result.is_ready() || !LINGERS.get() {
+        if result.is_ready() || POLLED.get() != LINGERS {
             return result;
         }
-        LINGERS.set(false);
+        POLLED.set(cx.waker());
         if !Worker::linger(cx.waker()) {
             return result;
         }

@@ -63,10 +63,15 @@ where
 /// Called by async-task when a task is ready: puts it where somebody will run it.
 fn ready(task: Runnable) {
     if let Err(task) = Worker::ready_here(task) {
-        match Shared::of(task.metadata().serial) {
-            Some(shared) => shared.inject(task),
-            None => drop(task), // the executor is gone, and its tasks with it
-        }
+        ready_outside(task);
+    }
+}
+
+#[inline(never)]
+fn ready_outside(task: Runnable) {
+    match Shared::of(task.metadata().serial) {
+        Some(shared) => shared.inject(task),
+        None => drop(task), // the executor is gone, and its tasks with it
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) use seat::Seat;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,7 +32,9 @@ pub const TASKS_PER_SCAN: u32 = 61;
 const EAGER_DEPTH: u32 = 16;
 
 thread_local! {
-    static CURRENT: RefCell<Option<Rc<Worker>>> = const { RefCell::new(None) };
+    /// Never dropped, so that nothing is asked before each look at it: whoever put something there takes it away.
+    static CURRENT: ManuallyDrop<RefCell<Option<Rc<Worker>>>> =
+        const { ManuallyDrop::new(RefCell::new(None)) };
 }
 
 /// Why a thread is a worker.
@@ -159,9 +162,7 @@ impl Worker {
                 && worker.since_scan.get() < TASKS_PER_SCAN
                 && !worker.has_next.get()
         };
-        let look =
-            |current: &RefCell<Option<Rc<Worker>>>| current.borrow().as_deref().is_some_and(alone);
-        CURRENT.try_with(look).unwrap_or(false)
+        CURRENT.with(|current| current.borrow().as_deref().is_some_and(alone))
     }
 
     /// See [`Idle::linger`](crate::Idle::linger).
@@ -191,35 +192,50 @@ impl Worker {
     /// place for it.
     #[inline(always)]
     fn ready(&self, task: Runnable) -> Result<(), Runnable> {
-        let shared = &self.executor.shared;
         match &self.processor {
-            Some(processor) if self.place.get() == Place::Next && processor.local.is_empty() => {
+            Some(processor) if self.place.get() == Place::Local => self.queue(processor, task),
+            _ => return self.ready_elsewhere(task),
+        }
+        Ok(())
+    }
+
+    /// As [`ready`](Self::ready), where it is not simply queued.
+    #[inline(never)]
+    fn ready_elsewhere(&self, task: Runnable) -> Result<(), Runnable> {
+        let shared = &self.executor.shared;
+        match (&self.processor, self.ordered()) {
+            (Some(_), Some(ordered)) => self.tell_others(ordered.push(task)),
+            (Some(processor), None) if processor.local.is_empty() => {
                 if let Some(before) = self.next.replace(Some(task)) {
                     shared.push(before);
                 }
                 self.has_next.set(true);
-                Ok(())
             }
-            Some(processor) => {
-                let queued = match self.ordered() {
-                    None => processor.local.push(task).unwrap_or_else(|task| {
-                        shared.push(task);
-                        2
-                    }),
-                    Some(ordered) => ordered.push(task),
-                };
-                // One is for this worker itself. The look is a hint, without a fence: if it misses
-                // a worker that goes to rest just now, the task is only run here, a little later.
-                if queued >= 2 && !self.alone && shared.rest.anybody() {
-                    shared.wake_one_hinted();
-                }
-                Ok(())
+            (Some(processor), None) => self.queue(processor, task),
+            (None, _) if self.is_guest() => shared.push(task),
+            (None, _) => return Err(task),
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn queue(&self, processor: &Processor, task: Runnable) {
+        match processor.local.push(task) {
+            Ok(queued) => self.tell_others(queued),
+            Err(task) => {
+                self.executor.shared.push(task);
+                self.tell_others(2);
             }
-            None if self.is_guest() => {
-                shared.push(task);
-                Ok(())
-            }
-            None => Err(task),
+        }
+    }
+
+    /// So many tasks are ready here. One is for this worker itself. The look is a hint, without a fence: if it misses
+    /// a worker that goes to rest just now, the task is only run here, a little later.
+    #[inline(always)]
+    fn tell_others(&self, queued: usize) {
+        let shared = &self.executor.shared;
+        if queued >= 2 && !self.alone && shared.rest.anybody() {
+            shared.wake_one_hinted();
         }
     }
 
@@ -234,17 +250,10 @@ impl Worker {
     /// Hands a ready task to the worker that this thread is, if it is one of its executor.
     pub(crate) fn ready_here(task: Runnable) -> Result<(), Runnable> {
         let serial = task.metadata().serial;
-        // The task stays in `task` if the thread-local is gone already, at the end of a thread.
-        let mut task = Some(task);
-        let _ = CURRENT.try_with(|current| {
-            if let Some(worker) = &*current.borrow()
-                && worker.serial == serial
-                && let Some(ready) = task.take()
-            {
-                task = worker.ready(ready).err();
-            }
-        });
-        task.map_or(Ok(()), Err)
+        CURRENT.with(move |current| match &*current.borrow() {
+            Some(worker) if worker.serial == serial => worker.ready(task),
+            _ => Err(task),
+        })
     }
 
     /// Polls a new task at once if this thread runs tasks of executor `serial`, else gives it back.
@@ -270,19 +279,15 @@ impl Worker {
 
     /// The worker that this thread is.
     pub(crate) fn current() -> Option<Rc<Worker>> {
-        CURRENT
-            .try_with(|current| current.borrow().clone())
-            .ok()
-            .flatten()
+        CURRENT.with(|current| current.borrow().clone())
     }
 
     /// True if this thread is the one in `block_on` with `main`.
     pub(crate) fn runs_main(main: &Arc<Main>) -> bool {
-        let look = |current: &RefCell<Option<Rc<Worker>>>| {
+        CURRENT.with(|current| {
             matches!(&*current.borrow(), Some(worker)
                 if matches!(&worker.role, Role::Main(own) if Arc::ptr_eq(own, main)))
-        };
-        CURRENT.try_with(look).unwrap_or(false)
+        })
     }
 
     /// True for whoever may run tasks: not for a thread in `block_on` that only waits.
@@ -319,8 +324,7 @@ impl fmt::Debug for Worker {
 /// True if this thread runs tasks just now: as a worker with a processor, or as a guest, of any
 /// executor.
 pub fn on_worker() -> bool {
-    let look = |current: &RefCell<Option<Rc<Worker>>>| matches!(&*current.borrow(), Some(worker) if worker.runs_tasks());
-    CURRENT.try_with(look).unwrap_or(false)
+    CURRENT.with(|current| matches!(&*current.borrow(), Some(worker) if worker.runs_tasks()))
 }
 
 /// Wakes a task that is to be run next, if nothing else is ready on the worker that this thread is. It
