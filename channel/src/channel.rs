@@ -194,7 +194,7 @@ impl Channel {
         match body {
             Body::Inline(body) => self.outgoing.0.post(&self.wire(), &head, body),
             Body::Heap(large) => {
-                let posted = self.post_large(&head, large);
+                let posted = self.post_large(head, large);
                 if posted {
                     body.clear();
                 }
@@ -204,9 +204,9 @@ impl Channel {
     }
 
     #[inline(never)]
-    fn post_large(&self, head: &Head, large: &Large) -> bool {
+    fn post_large(&self, head: Head, large: &Large) -> bool {
         let may = !large.fits_inline() && large.bytes.len() <= self.limits.max_payload as usize;
-        may && self.outgoing.0.post_large(&self.wire(), head, large)
+        may && self.outgoing.0.post_large(&self.wire(), &head, large)
     }
 
     fn put(&self, mut message: Message, at_once: bool) -> Result<Sent, SendError> {
