@@ -177,6 +177,7 @@ impl Node {
         let mut blocked = false;
         for binding in bindings.iter() {
             binding.tell_drained();
+            binding.holding.spare_nothing();
             binding.channel.freed(binding.pending.tidy());
             binding.pending.wake_waiters();
             binding.channel.flush();

@@ -14,6 +14,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Caps;
 use crate::node::lock;
 
+/// As many channels as there may be keep together one part in so many of all bytes, for calls to come.
+const SPARE: u64 = 8;
+
 /// Who shares a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Client {
@@ -107,6 +110,8 @@ impl Quota {
             client: of_client,
             counts: Mutex::new(accepted),
             bytes: AtomicU64::new(0),
+            spare: AtomicU64::new(0),
+            most_spare: self.caps.bytes / (SPARE * cap.max(1) as u64),
         })
     }
 }
@@ -122,7 +127,11 @@ pub(crate) struct Holding {
     bytes_each: u64,
     /// It is counted as a channel.
     counts: Mutex<bool>,
+    /// Bytes that are counted, here as for the client and for all.
     bytes: AtomicU64,
+    /// Of these, bytes that were given back: the next call has them without any counting.
+    spare: AtomicU64,
+    most_spare: u64,
 }
 
 impl Holding {
@@ -149,6 +158,13 @@ impl Holding {
     /// Takes room for the bytes of a large call, if there is any.
     pub(crate) fn take(&self, bytes: u32) -> bool {
         let bytes = u64::from(bytes);
+        let is_spare = |spare: u64| spare.checked_sub(bytes);
+        let spare = &self.spare;
+        let from_spare = spare.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_spare);
+        from_spare.is_ok() || self.count(bytes)
+    }
+
+    fn count(&self, bytes: u64) -> bool {
         let taken = |held: &AtomicU64, cap: u64| {
             let held = held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
                 held.checked_add(bytes).filter(|&held| held <= cap)
@@ -168,8 +184,20 @@ impl Holding {
 
     /// Gives it back.
     pub(crate) fn give(&self, bytes: u32) {
-        self.bytes.fetch_sub(bytes.into(), Ordering::Relaxed);
-        self.give_back(bytes.into());
+        let bytes = u64::from(bytes);
+        let spare = self.spare.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if spare > self.most_spare {
+            self.spare_nothing();
+        }
+    }
+
+    /// Lets others have what is spare here. Part of going to rest.
+    pub(crate) fn spare_nothing(&self) {
+        if self.spare.load(Ordering::Relaxed) > 0 {
+            let spare = self.spare.swap(0, Ordering::Relaxed);
+            self.bytes.fetch_sub(spare, Ordering::Relaxed);
+            self.give_back(spare);
+        }
     }
 
     fn give_back(&self, bytes: u64) {
@@ -243,6 +271,28 @@ mod tests {
         third.begin();
         second.end();
         assert_eq!(is_full(), (false, true));
+    }
+
+    #[test]
+    fn a_channel_keeps_little_for_its_next_call_and_nothing_while_it_rests() {
+        let bytes = 3200; // of which each of four channels may keep 100
+        let quota = Arc::new(Quota::new(Caps { bytes, ..CAPS }));
+        let [one, other] = [1, 2].map(|pid| quota.channel(process(pid), true).unwrap());
+        assert!(one.take(100) && one.take(1500) && !one.take(1));
+        one.give(100);
+        assert!(one.take(60) && one.take(40) && !one.take(1));
+        one.give(100);
+        let all = || quota.all.bytes.load(Ordering::Relaxed);
+        assert_eq!(all(), 1600);
+        one.spare_nothing();
+        assert_eq!(all(), 1500);
+        one.give(1500);
+        assert_eq!(all(), 0);
+        assert!(other.take(50));
+        other.give(50);
+        assert_eq!(all(), 50);
+        drop(other);
+        assert_eq!(all(), 0);
     }
 
     #[test]

@@ -13,11 +13,12 @@ const BYTES: usize = 8 << 20;
 const MUCH: usize = 2;
 
 thread_local! {
-    static KEPT: RefCell<Kept> = const { RefCell::new(Kept { buffers: Vec::new(), bytes: 0 }) };
+    static KEPT: RefCell<Kept> = const { RefCell::new(Kept::NONE) };
     /// One has been kept since the last rest.
     static IN_USE: Cell<bool> = const { Cell::new(false) };
 }
 
+#[derive(Default)]
 struct Kept {
     buffers: Vec<Vec<u8>>,
     /// What they have room for.
@@ -25,6 +26,11 @@ struct Kept {
 }
 
 impl Kept {
+    const NONE: Kept = Kept {
+        buffers: Vec::new(),
+        bytes: 0,
+    };
+
     fn take_if(&mut self, fits: impl Fn(usize) -> bool) -> Option<Vec<u8>> {
         let last = self.buffers.pop_if(|buffer| fits(buffer.capacity()))?;
         self.bytes -= last.capacity();
@@ -58,18 +64,16 @@ pub(crate) fn take_buffer_for(bytes: usize) -> Vec<u8> {
 /// Keeps a buffer whose bytes are done with, if there is room for it.
 pub fn keep_buffer(mut buffer: Vec<u8>) {
     buffer.clear();
-    let _ = KEPT.try_with(|kept| kept.borrow_mut().keep(buffer));
-    IN_USE.set(true);
+    if buffer.capacity() > 0 {
+        let _ = KEPT.try_with(|kept| kept.borrow_mut().keep(buffer));
+        IN_USE.set(true);
+    }
 }
 
 /// This thread goes to rest: frees what it keeps, if it has not used any of it since it did so last.
 pub fn let_go_of_buffers() {
     if !IN_USE.replace(false) {
-        let _ = KEPT.try_with(|kept| {
-            let mut kept = kept.borrow_mut();
-            kept.buffers = Vec::new();
-            kept.bytes = 0;
-        });
+        let _ = KEPT.try_with(RefCell::take);
     }
 }
 
@@ -91,5 +95,17 @@ mod tests {
         let_go_of_buffers();
         let_go_of_buffers();
         assert_eq!(take_buffer().capacity(), 0);
+    }
+
+    #[test]
+    fn a_buffer_for_few_bytes_is_not_one_for_many() {
+        for (kept, expected) in [(100, 100), (199, 199), (200, 200), (201, 100), (99, 100)] {
+            keep_buffer(Vec::with_capacity(kept));
+            assert_eq!(take_buffer_for(100).capacity(), expected);
+            let _ = take_buffer();
+        }
+        keep_buffer(Vec::with_capacity(10));
+        keep_buffer(Vec::new());
+        assert_eq!(take_buffer().capacity(), 10, "nothing is not kept");
     }
 }
