@@ -89,6 +89,7 @@ mod allow;
 mod bell;
 mod bind;
 mod binding;
+mod burst;
 mod call;
 mod caller;
 mod cell;

@@ -188,11 +188,19 @@ impl Channel {
     /// Panics as [`send`](Channel::send) does.
     #[inline(always)]
     pub fn post(&self, head: Head, body: &mut Body) -> bool {
+        self.post_with(head, body, false)
+    }
+
+    /// The same where `more` is about to follow from this thread. A small message may then wait for that in private
+    /// memory: until seven others wait with it, or something is posted without more to follow, or for the next
+    /// [`flush`](Channel::flush). Nothing overtakes it.
+    #[inline(always)]
+    pub fn post_with(&self, head: Head, body: &mut Body, more: bool) -> bool {
         if self.forked() || !matches!(head.kind, Kind::Call | Kind::Reply | Kind::Failed) {
             return false;
         }
         match body {
-            Body::Inline(body) => self.outgoing.0.post(&self.wire(), &head, body),
+            Body::Inline(body) => self.outgoing.0.post(&self.wire(), &head, body, more),
             Body::Heap(large) => {
                 let posted = self.post_large(head, large);
                 if posted {

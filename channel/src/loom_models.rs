@@ -226,9 +226,13 @@ impl Process {
     }
 
     fn send(&self, id: u32) -> Result<Sent, Item> {
+        self.send_with(id, false)
+    }
+
+    fn send_with(&self, id: u32, more: bool) -> Result<Sent, Item> {
         let message = message(id);
         if let Body::Inline(body) = &message.body
-            && self.outgoing.post(&self.wire(), &message.head(), body)
+            && (self.outgoing).post(&self.wire(), &message.head(), body, more)
         {
             return Ok(Sent::Published);
         }
@@ -268,6 +272,26 @@ fn a_message_handed_over_is_never_lost() {
             }
         });
         let _ = process.send(2).expect("open");
+        process.rest();
+        other.join().expect("no panic");
+        process.has_published([1, 2]);
+    });
+}
+
+/// It waits for more, and it is the rest, or what another thread sends, that publishes it.
+#[test]
+fn a_message_that_waits_for_others_is_never_lost() {
+    bounded_model(|| {
+        let process = Arc::new(Process::new());
+        let other = thread::spawn({
+            let process = process.clone();
+            move || {
+                if process.send_with(1, true).expect("open") == Sent::Published {
+                    process.rest();
+                }
+            }
+        });
+        let _ = process.send_with(2, true).expect("open");
         process.rest();
         other.join().expect("no panic");
         process.has_published([1, 2]);

@@ -19,6 +19,7 @@
 //!
 //! **No call is lost by closing**: see [`Outgoing::close`], and `a_close_is_seen_or_the_message_is`.
 
+mod batch;
 mod distance;
 mod sender;
 
@@ -33,6 +34,7 @@ use crate::message::{Head, Inline, Large, Message};
 use crate::ring::{Producer, Words};
 use crate::sync::{AtomicBool, AtomicU64, HandOver, Ordering, fence};
 use crate::window::Window;
+use batch::Batch;
 use distance::Distance;
 
 /// What sending touches besides its own end.
@@ -81,6 +83,8 @@ struct Sender {
     arena_at: usize,
     piece: u32,
     distance: Distance,
+    /// What comes before all that is staged.
+    batch: Batch,
     /// Keeps its buffer, so that staging allocates nothing once warm.
     small: VecDeque<Item>,
     large: VecDeque<Leaving>,
@@ -103,6 +107,7 @@ impl Outgoing {
             arena_at: geometry.arena_at(),
             piece: geometry.piece(),
             distance: Distance::default(),
+            batch: Batch::EMPTY,
             small: VecDeque::new(),
             large: VecDeque::new(),
             goodbye: None,
@@ -121,13 +126,14 @@ impl Outgoing {
     }
 
     /// Sends a small message if that can be done at once. False if not, for whatever reason: then
-    /// [`submit`](Self::submit) it.
+    /// [`submit`](Self::submit) it. With `more` to come soon, it may be staged for a moment.
     #[inline(always)]
     pub(crate) fn post(
         &self,
         wire: &Wire<'_, impl Words, impl Words>,
         head: &Head,
         body: &Inline,
+        more: bool,
     ) -> bool {
         let Some(mut sender) = self.end.try_take() else {
             return false;
@@ -135,14 +141,28 @@ impl Outgoing {
         let at_once = !wire.fate.is_closed()
             && sender.small.is_empty()
             && self.handed.is_empty()
-            && sender.producer.has_room();
+            && sender.producer.has_room_after(sender.batch.len());
         if at_once {
             let words = frame::whole(head, body.len());
-            sender.producer.publish(wire.own, words, body.payload());
             sender.count(head.kind);
-            self.tell(&sender);
+            if more && sender.batch.push(words, body.payload()) {
+                self.waiting.store(true, Ordering::Relaxed);
+            } else {
+                self.publish_batch(&mut sender, wire.own);
+                sender.producer.publish(wire.own, words, body.payload());
+                self.tell(&sender);
+            }
         }
         at_once
+    }
+
+    /// Publishes what waits only for more to come. Nothing else is staged.
+    #[inline(always)]
+    fn publish_batch(&self, sender: &mut Sender, own: &impl Words) {
+        if sender.batch.len() > 0 {
+            sender.batch.publish(&mut sender.producer, own);
+            self.waiting.store(false, Ordering::Relaxed);
+        }
     }
 
     /// The same for a large body, whose bytes are reserved, if it crosses in one piece.
@@ -156,15 +176,19 @@ impl Outgoing {
         let Some(mut sender) = self.end.try_take() else {
             return false;
         };
-        let at_once = !wire.fate.is_closed()
+        let may = !wire.fate.is_closed()
             && sender.small.is_empty()
             && sender.large.is_empty()
-            && self.handed.is_empty()
-            && sender.put_whole(wire, head, large);
+            && self.handed.is_empty();
+        if !may {
+            return false;
+        }
+        self.publish_batch(&mut sender, wire.own);
+        let at_once = sender.put_whole(wire, head, large);
         if at_once {
             sender.count(head.kind);
-            self.tell(&sender);
         }
+        self.tell(&sender);
         at_once
     }
 
@@ -228,6 +252,7 @@ impl Outgoing {
                 .map_err(|violation| wire.fate.condemn(violation))
         };
         let emptied = emptied.unwrap_or_else(|()| {
+            sender.batch.clear();
             sender.small.clear();
             sender.large.clear();
             sender.goodbye = None;

@@ -183,7 +183,7 @@ fn what_is_copied_plainly_is_never_written_meanwhile() {
                 yield_now();
             }
             let posted = match &message.body {
-                Body::Inline(body) => outgoing.post(&wire(), &head, body),
+                Body::Inline(body) => outgoing.post(&wire(), &head, body, id % 3 == 0),
                 Body::Heap(large) => outgoing.post_large(&wire(), &head, large),
             };
             if !posted {

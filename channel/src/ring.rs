@@ -174,7 +174,13 @@ impl Producer {
     /// Whether there is a free slot, as far as is known without looking.
     #[inline(always)]
     pub(crate) fn has_room(&self) -> bool {
-        self.next - self.consumed < u64::from(self.slots)
+        self.has_room_after(0)
+    }
+
+    /// Whether there is one more after so many others.
+    #[inline(always)]
+    pub(crate) fn has_room_after(&self, others: usize) -> bool {
+        self.next + others as u64 - self.consumed < u64::from(self.slots)
     }
 
     /// Looks how far the peer has come.

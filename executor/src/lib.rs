@@ -57,4 +57,6 @@ pub use linger::may_linger;
 pub use park::Park;
 pub use task::{YieldNow, yield_now};
 pub use timers::{Elapsed, Sleep, TimerKey, Timers, timeout_at};
-pub use worker::{Guest, TASKS_PER_SCAN, Worker, look_around_next, on_worker, run_next};
+pub use worker::{
+    Guest, TASKS_PER_SCAN, Worker, look_around_next, on_worker, ready_here, run_next,
+};

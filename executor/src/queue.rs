@@ -221,7 +221,12 @@ impl Owner {
 
     /// True if nothing is queued; only a push of this owner can change that.
     pub(crate) fn is_empty(&self) -> bool {
-        self.ring.len() == 0
+        self.len() == 0
+    }
+
+    /// How many are queued, at most: a thief may just be taking one.
+    pub(crate) fn len(&self) -> usize {
+        self.ring.len()
     }
 
     /// True if a push would succeed; only a push of this owner can change that.

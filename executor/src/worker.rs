@@ -321,6 +321,17 @@ impl fmt::Debug for Worker {
     }
 }
 
+/// How many tasks are in the own queue of the worker that this thread is: they are run as soon as the current one
+/// pauses. 0 on other threads.
+#[inline]
+pub fn ready_here() -> usize {
+    let look = |worker: &Worker| match &worker.processor {
+        Some(processor) => processor.local.len(),
+        None => 0,
+    };
+    CURRENT.with(|current| current.borrow().as_deref().map_or(0, look))
+}
+
 /// True if this thread runs tasks just now: as a worker with a processor, or as a guest, of any
 /// executor.
 pub fn on_worker() -> bool {

@@ -9,6 +9,7 @@ use urpc_channel::{Body, Head, Kind};
 
 use super::crowded::Crowded;
 use crate::binding::Binding;
+use crate::burst;
 use crate::caller;
 use crate::error::{CallError, CallErrorKind, Executed};
 use crate::linger;
@@ -160,7 +161,7 @@ impl RawCall {
                     if lingers {
                         linger::until_answered(binding, id);
                     }
-                    return self.send(id, chosen, deadline);
+                    return self.send(id, chosen, deadline, lingers);
                 }
                 None => binding.channel.unreserve(bytes),
             }
@@ -174,7 +175,13 @@ impl RawCall {
 
     /// Publishes the request whose id and room are taken.
     #[inline]
-    fn send(&mut self, id: u32, chosen: Option<Nanos>, deadline: Nanos) -> Poll<CallError> {
+    fn send(
+        &mut self,
+        id: u32,
+        chosen: Option<Nanos>,
+        deadline: Nanos,
+        lingers: bool,
+    ) -> Poll<CallError> {
         self.id = id;
         let head = Head {
             kind: Kind::Call,
@@ -183,21 +190,25 @@ impl RawCall {
             deadline_ms: chosen.map_or(0, Nanos::to_wire),
         };
         let binding = self.handle.as_ref().expect("it is a call").peer.binding();
+        let works_here = binding.node.works_here();
+        let urgent = self.urgent || binding.node.config.urgent;
+        // Who lingers is alone.
+        let more = !lingers && works_here && !urgent && burst::goes_on();
         note!(Call, binding, id);
-        if !binding.channel.post(head, &mut self.body)
+        if !binding.channel.post_with(head, &mut self.body, more)
             && let Err(error) = self.send_large(head)
         {
             return Poll::Ready(error);
         }
         self.stage = Stage::Sent;
         let binding = self.peer().binding();
-        if !binding.node.works_here() {
+        if !works_here {
             binding.sent_from_outside();
         } else {
             if binding.node.is_crowded() {
                 binding.node.enliven(binding);
             }
-            if self.urgent || binding.node.config.urgent {
+            if urgent {
                 binding.node.urge(binding);
             }
         }
@@ -256,7 +267,7 @@ impl RawCall {
             Poll::Ready(Err(Some(error))) => Poll::Ready(error),
             Poll::Ready(Ok(id)) => {
                 let chosen = chosen_deadline(&binding, self.timeout).map(|_| crowded.deadline());
-                self.send(id, chosen, crowded.deadline())
+                self.send(id, chosen, crowded.deadline(), false)
             }
         }
     }

@@ -67,13 +67,14 @@ impl Sender {
         Ok(())
     }
 
-    /// Publishes what there is room for: small ones first, then one piece of each large one in turn.
+    /// Publishes what there is room for: the batch, small ones, then one piece of each large one in turn.
     /// True if nothing remains.
     pub(super) fn pump(
         &mut self,
         wire: &Wire<'_, impl Words, impl Words>,
         handed: &HandOver<Item>,
     ) -> Result<bool, Violation> {
+        self.batch.publish(&mut self.producer, wire.own);
         loop {
             while !self.small.is_empty() {
                 if !self.has_room(wire.peer)? {
