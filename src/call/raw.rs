@@ -192,8 +192,9 @@ impl RawCall {
         let binding = self.handle.as_ref().expect("it is a call").peer.binding();
         let works_here = binding.node.works_here();
         let urgent = self.urgent || binding.node.config.urgent;
-        // Who lingers is alone.
-        let more = !lingers && works_here && !urgent && burst::goes_on();
+        // Who lingers is alone. And a peer that sleeps begins with none of them before it is woken for all.
+        let more =
+            !lingers && works_here && !urgent && binding.presence().awake() && burst::goes_on();
         note!(Call, binding, id);
         if !binding.channel.post_with(head, &mut self.body, more)
             && let Err(error) = self.send_large(head)
