@@ -138,9 +138,7 @@ impl Outgoing {
         let Some(mut sender) = self.end.try_take() else {
             return false;
         };
-        let at_once = !wire.fate.is_closed()
-            && sender.small.is_empty()
-            && self.handed.is_empty()
+        let at_once = self.nothing_small_waits(&sender, wire.fate)
             && sender.producer.has_room_after(sender.batch.len());
         if at_once {
             let words = frame::whole(head, body.len());
@@ -156,12 +154,19 @@ impl Outgoing {
         at_once
     }
 
-    /// Publishes what waits only for more to come. Nothing else is staged.
+    /// The channel is open, and nothing but a batch has to go before the next small message.
+    #[inline(always)]
+    fn nothing_small_waits(&self, sender: &Sender, fate: &Fate) -> bool {
+        !fate.is_closed() && sender.small.is_empty() && self.handed.is_empty()
+    }
+
+    /// Publishes what waits only for more to come. Nothing else that is small is staged.
     #[inline(always)]
     fn publish_batch(&self, sender: &mut Sender, own: &impl Words) {
         if sender.batch.len() > 0 {
             sender.batch.publish(&mut sender.producer, own);
-            self.waiting.store(false, Ordering::Relaxed);
+            let waits = !sender.large.is_empty() || sender.goodbye.is_some();
+            self.waiting.store(waits, Ordering::Relaxed);
         }
     }
 
@@ -176,11 +181,7 @@ impl Outgoing {
         let Some(mut sender) = self.end.try_take() else {
             return false;
         };
-        let may = !wire.fate.is_closed()
-            && sender.small.is_empty()
-            && sender.large.is_empty()
-            && self.handed.is_empty();
-        if !may {
+        if !self.nothing_small_waits(&sender, wire.fate) || !sender.large.is_empty() {
             return false;
         }
         self.publish_batch(&mut sender, wire.own);

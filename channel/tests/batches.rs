@@ -86,6 +86,23 @@ fn large_ones_do_not_overtake_them() {
 }
 
 #[test]
+fn a_large_one_that_waits_as_well_goes_on_waiting() {
+    let (a, b) = pair(&TIGHT, Limits::default());
+    let body = Body::from_vec(vec![7; 20_000]);
+    assert_eq!(a.try_reserve(20_000), Ok(true));
+    assert_eq!(a.send(head(9).with(body)).expect("open"), Sent::Staged);
+    assert!(post_with_more(&a, 1));
+    assert!(a.post(head(2), &mut Body::from_slice(&2u32.to_le_bytes())));
+    assert!(a.staged(), "the rest of the large one");
+    let mut all = come(&b);
+    while a.staged() {
+        a.flush();
+        all.extend(come(&b));
+    }
+    assert_eq!(all, calls([1, 2, 9]));
+}
+
+#[test]
 fn no_more_wait_than_the_ring_has_room_for() {
     let (a, b) = pair(&TIGHT, Limits::default());
     assert!((1..=4).all(|id| post_with_more(&a, id)));
