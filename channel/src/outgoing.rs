@@ -4,7 +4,8 @@
 //! is *staged*: behind the end's lock, or, when another thread holds the end, in the hand-over queue, which
 //! whoever holds the end next empties. Small messages go before pieces of large ones, and large ones take
 //! turns by pieces, so neither holds up the other; messages of the same size class of one thread keep their
-//! order, and nothing about a call overtakes the call.
+//! order, and nothing about a call overtakes the call. Where more are about to follow, a small message may be staged
+//! for these alone, in a batch that goes before all else (`batch`).
 //!
 //! **No hand-over is lost**, although letting go of the end has no fence. The rule: whoever has held the
 //! end, in a send or a flush, calls `fence(SeqCst)` and then [`Outgoing::flush`] before it rests.
@@ -154,22 +155,6 @@ impl Outgoing {
         at_once
     }
 
-    /// The channel is open, and nothing but a batch has to go before the next small message.
-    #[inline(always)]
-    fn nothing_small_waits(&self, sender: &Sender, fate: &Fate) -> bool {
-        !fate.is_closed() && sender.small.is_empty() && self.handed.is_empty()
-    }
-
-    /// Publishes what waits only for more to come. Nothing else that is small is staged.
-    #[inline(always)]
-    fn publish_batch(&self, sender: &mut Sender, own: &impl Words) {
-        if sender.batch.len() > 0 {
-            sender.batch.publish(&mut sender.producer, own);
-            let waits = !sender.large.is_empty() || sender.goodbye.is_some();
-            self.waiting.store(waits, Ordering::Relaxed);
-        }
-    }
-
     /// The same for a large body, whose bytes are reserved, if it crosses in one piece.
     #[inline]
     pub(crate) fn post_large(
@@ -191,6 +176,22 @@ impl Outgoing {
         }
         self.tell(&sender);
         at_once
+    }
+
+    /// The channel is open, and nothing but a batch has to go before the next small message.
+    #[inline(always)]
+    fn nothing_small_waits(&self, sender: &Sender, fate: &Fate) -> bool {
+        !fate.is_closed() && sender.small.is_empty() && self.handed.is_empty()
+    }
+
+    /// Publishes what waits only for more to come. Nothing else that is small is staged.
+    #[inline(always)]
+    fn publish_batch(&self, sender: &mut Sender, own: &impl Words) {
+        if sender.batch.len() > 0 {
+            sender.batch.publish(&mut sender.producer, own);
+            let waits = !sender.large.is_empty() || sender.goodbye.is_some();
+            self.waiting.store(waits, Ordering::Relaxed);
+        }
     }
 
     /// Takes an item, for now if `at_once` and there is room, else for a later flush. Gives it back if the
