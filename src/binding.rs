@@ -4,6 +4,7 @@
 //! once, for a reason that every later call is told. What a peer does wrong ends here: its channel is
 //! closed, nothing else.
 
+mod bulk;
 mod lending;
 mod receive;
 
@@ -30,6 +31,7 @@ use crate::spare;
 use crate::stats::{Counters, Stats};
 use crate::wire::Nanos;
 
+use bulk::Bulk;
 pub(crate) use receive::Scratch;
 
 /// No ring has been given: a peer does not come so far.
@@ -102,6 +104,7 @@ pub(crate) struct Binding {
     /// How far the peer had come when a look found unread messages, and when one first found it there.
     unserved_at: AtomicU64,
     unserved_since: AtomicU64,
+    bulk: Bulk,
     /// The peer said that it takes no more calls.
     leaving: AtomicBool,
     /// Key in the node's list, once it is there.
@@ -154,6 +157,7 @@ impl Binding {
             answered_since: AtomicBool::new(false),
             unserved_at: AtomicU64::new(u64::MAX),
             unserved_since: AtomicU64::new(0),
+            bulk: Bulk::default(),
             leaving: AtomicBool::new(false),
             key: AtomicU64::new(u64::MAX),
             closed: OnceLock::new(),
@@ -176,7 +180,12 @@ impl Binding {
     /// Reserves room in the byte window, if any is needed.
     #[inline]
     pub(crate) fn try_reserve(&self, bytes: usize) -> bool {
-        bytes == 0 || matches!(self.channel.try_reserve(bytes), Ok(true))
+        bytes == 0 || self.try_reserve_some(bytes)
+    }
+
+    fn try_reserve_some(&self, bytes: usize) -> bool {
+        self.note_crossing(bytes);
+        matches!(self.channel.try_reserve(bytes), Ok(true))
     }
 
     /// Tells the peer that the caller of `id` is gone.

@@ -71,6 +71,16 @@ pub(crate) const RING_SLOTS: u32 = 256;
 /// Bytes of each outbox's arena: four pieces of 16 KiB under way.
 pub(crate) const ARENA_BYTES: u32 = 64 * 1024;
 
+/// Bytes of the smallest message that crosses in several pieces.
+pub(crate) const LARGE: usize = 8 * 1024;
+
+/// When so many bytes have crossed a channel in large messages, it gets its annexes: what those cost, as many bytes save
+/// again.
+pub(crate) const ANNEX_FROM: u64 = 1 << 20;
+
+/// What a large message is waited for longer: some times what copying it takes.
+pub(crate) const BYTES_PER_MICROSECOND: u32 = 4096;
+
 /// Landings made for one channel at most, however many processors the peer claims to have.
 pub(crate) const LANDINGS: u32 = 8;
 

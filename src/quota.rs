@@ -5,9 +5,10 @@
 //! more costs it nothing. Where a limit is reached, the answer is a refusal at once, never a wait.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
+use urpc_channel::ANNEX;
 use urpc_donate::Credentials;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -16,6 +17,11 @@ use crate::node::lock;
 
 /// As many channels as there may be keep together one part in so many of all bytes, for calls to come.
 const SPARE: u64 = 8;
+
+/// All annexes take together one part in so many of all bytes.
+const ANNEXED: u64 = 8;
+/// Bytes of the annexes of a channel.
+const ANNEXES: u64 = 2 * ANNEX as u64;
 
 /// Who shares a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,6 +49,8 @@ struct Held {
     channels: AtomicUsize,
     serving: AtomicUsize,
     bytes: AtomicU64,
+    /// Bytes of annexes, in both directions.
+    annexed: AtomicU64,
 }
 
 /// All that is held, and how much it may be.
@@ -110,6 +118,7 @@ impl Quota {
             client: of_client,
             counts: Mutex::new(accepted),
             bytes: AtomicU64::new(0),
+            annexed: AtomicBool::new(false),
             spare: AtomicU64::new(0),
             most_spare: self.caps.bytes / (SPARE * cap.max(1) as u64),
         })
@@ -129,6 +138,8 @@ pub(crate) struct Holding {
     counts: Mutex<bool>,
     /// Bytes that are counted, here as for the client and for all.
     bytes: AtomicU64,
+    /// The same for the channel's annexes.
+    annexed: AtomicBool,
     /// Of these, bytes that were given back: the next call has them without any counting.
     spare: AtomicU64,
     most_spare: u64,
@@ -165,21 +176,24 @@ impl Holding {
     }
 
     fn count(&self, bytes: u64) -> bool {
-        let taken = |held: &AtomicU64, cap: u64| {
-            let held = held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-                held.checked_add(bytes).filter(|&held| held <= cap)
-            });
-            held.is_ok()
-        };
-        if !taken(&self.client.bytes, self.bytes_each) {
+        let (client, all) = (&self.client.bytes, &self.all.all.bytes);
+        let taken = take(bytes, (client, self.bytes_each), (all, self.all.caps.bytes));
+        if taken {
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// Takes room for the channel's two annexes, if there is any and it has none yet.
+    pub(crate) fn take_annexes(&self) -> bool {
+        if self.annexed.swap(true, Ordering::Relaxed) {
             return false;
         }
-        if !taken(&self.all.all.bytes, self.all.caps.bytes) {
-            self.client.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            return false;
-        }
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        true
+        let (client, all) = (&self.client.annexed, &self.all.all.annexed);
+        let [each, cap] = [self.bytes_each, self.all.caps.bytes].map(|bytes| bytes / ANNEXED);
+        let taken = take(ANNEXES, (client, each), (all, cap));
+        self.annexed.store(taken, Ordering::Relaxed);
+        taken
     }
 
     /// Gives it back.
@@ -214,10 +228,32 @@ impl Holding {
     }
 }
 
+/// Adds `bytes` to what is held for a client and for all, if neither is beyond its cap then.
+fn take(bytes: u64, client: (&AtomicU64, u64), all: (&AtomicU64, u64)) -> bool {
+    let add = |(held, cap): (&AtomicU64, u64)| {
+        let held = held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+            held.checked_add(bytes).filter(|&held| held <= cap)
+        });
+        held.is_ok()
+    };
+    if !add(client) {
+        return false;
+    }
+    let taken = add(all);
+    if !taken {
+        client.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+    taken
+}
+
 impl Drop for Holding {
     fn drop(&mut self) {
         self.close();
         self.give_back(self.bytes.load(Ordering::Relaxed));
+        if self.annexed.load(Ordering::Relaxed) {
+            self.client.annexed.fetch_sub(ANNEXES, Ordering::Relaxed);
+            self.all.all.annexed.fetch_sub(ANNEXES, Ordering::Relaxed);
+        }
     }
 }
 
@@ -293,6 +329,26 @@ mod tests {
         assert_eq!(all(), 50);
         drop(other);
         assert_eq!(all(), 0);
+    }
+
+    #[test]
+    fn annexes_take_a_part_of_all_and_leave_a_half_of_it_to_others() {
+        let bytes = 8 * 4 * ANNEXES; // for four channels
+        let quota = Arc::new(Quota::new(Caps {
+            bytes,
+            clients: 8,
+            ..CAPS
+        }));
+        let bind = |pid| quota.channel(process(pid), true).unwrap();
+        let (first, second, third) = (bind(1), bind(1), bind(1));
+        assert!(first.take_annexes() && second.take_annexes());
+        assert!(!first.take_annexes(), "it has them");
+        assert!(!third.take_annexes());
+        let others = [2, 3, 4].map(bind);
+        let have = others.each_ref().map(Holding::take_annexes);
+        assert_eq!(have, [true, true, false]);
+        drop(first);
+        assert!(third.take_annexes(), "there is room again");
     }
 
     #[test]

@@ -155,8 +155,8 @@ impl Builder {
 
     /// How long an idle processor looks for messages before it rests, at most; the default is 50 µs,
     /// about what waking it would cost. It looks only if something is outstanding or has just come in, and
-    /// for a shorter time (down to a 32nd) where waits turn out longer than this. `Duration::MAX` never
-    /// rests, and `ZERO` rests at once. On a single CPU nothing is looked for, whatever is said here.
+    /// for a shorter time (down to a 32nd) where waits turn out longer than this; after a large message for a
+    /// longer one, by a microsecond for each 4 KiB. `Duration::MAX` never rests, and `ZERO` rests at once. On a single CPU nothing is looked for, whatever is said here.
     pub fn spin(mut self, limit: Duration) -> Self {
         self.config.spin = limit;
         self

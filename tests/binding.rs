@@ -123,7 +123,7 @@ fn a_server_of_another_version_is_an_error_of_that_kind() {
     refused(
         connect(&name),
         ErrorKind::Version,
-        &[&name, "version 3", "same urpc"],
+        &[&name, "version 4", "same urpc"],
     );
     refused(
         connect(&name),

@@ -52,6 +52,7 @@ fn named(offset: usize) -> (&'static str, usize, usize) {
         0 => ("MAGIC", 8),
         8 => ("VERSION", 8),
         16 => ("GEOMETRY", 8),
+        24 => ("OPEN", 8),
         64 => ("CONSUMED", 8),
         128 => ("FREED", 8),
         192 => ("BLOCKED", 8),
@@ -209,6 +210,8 @@ fn indices() -> BTreeSet<&'static str> {
         let _ = channel.send(message(Kind::Reply, 1, b"x")).unwrap();
     }
     sides.hostile.word(64).store(2, Relaxed);
+    assert!(channel.open_annex());
+    sides.hostile.word(24).store(1, Relaxed);
     assert!(sides.decide("a flush", || channel.flush()));
     assert!(!channel.is_closed(), "what it says now was not looked at");
     sides.hostile.word(64).store(2, Relaxed);

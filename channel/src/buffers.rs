@@ -55,10 +55,18 @@ pub fn take_buffer() -> Vec<u8> {
 
 /// The same for so many bytes. What is much too large is left to those who need it.
 pub(crate) fn take_buffer_for(bytes: usize) -> Vec<u8> {
+    kept_for(bytes).unwrap_or_else(|| Vec::with_capacity(bytes))
+}
+
+/// The same, if there is one; else a buffer without room, since the number is only claimed.
+pub(crate) fn take_kept_for(bytes: usize) -> Vec<u8> {
+    kept_for(bytes).unwrap_or_default()
+}
+
+fn kept_for(bytes: usize) -> Option<Vec<u8>> {
     let fits = |room| (bytes..=MUCH * bytes).contains(&room);
     let last = KEPT.try_with(|kept| kept.borrow_mut().take_if(fits));
-    let last = last.ok().flatten();
-    last.unwrap_or_else(|| Vec::with_capacity(bytes))
+    last.ok().flatten()
 }
 
 /// Keeps a buffer whose bytes are done with, if there is room for it.

@@ -19,7 +19,7 @@ pub use attention::Standing;
 
 use crate::fate::{Closed, Fate};
 use crate::incoming::Incoming;
-use crate::layout::{FREED_AT, INLINE};
+use crate::layout::{FREED_AT, INLINE, OPEN_AT};
 use crate::message::{Body, Head, Kind, Large, Message};
 use crate::outbox::{Inbox, Outbox};
 use crate::outgoing::{Item, Outgoing, Sent, Wire};
@@ -336,6 +336,20 @@ impl Channel {
             // A violation is told by the next `receive`.
             let _ = self.fate.judge(self.window.0.refresh(&self.peer));
         }
+    }
+
+    /// Large messages shall be faster, for a MiB of memory: lets the peer send them through its annex, and this end
+    /// through its own once the peer lets it. False if the system cannot do that, or has no memory. Takes some system
+    /// calls; to be called once. Nothing is given back before the channel is dropped.
+    pub fn open_annex(&self) -> bool {
+        if self.forked() || !self.peer.fill_annex(false) {
+            return false;
+        }
+        self.incoming.0.annex();
+        // Release pairs with the fence in the peer's `Annex::opens`.
+        self.own.publish(OPEN_AT, 1);
+        self.outgoing.0.annex();
+        true
     }
 
     /// The caller of call `id` is gone. Behind the call itself, the peer gets a [`Kind::Cancel`]; or, if the

@@ -135,9 +135,14 @@ pub(crate) fn message(tag: u32, word: u64) -> Option<(Head, u8)> {
 }
 
 impl Part {
-    /// What `slot` says, which is no [`message`], if a peer that keeps the rules can say it.
+    /// What `slot` says, which is no [`message`], if a peer that keeps the rules can say it. A piece lies in the arena,
+    /// or in the annex behind it, which has no bytes before it is open.
     #[inline]
-    pub(crate) fn parse(slot: &Slot, arena: u32, max_payload: u32) -> Result<Part, Violation> {
+    pub(crate) fn parse(
+        slot: &Slot,
+        (arena, annex): (u32, u32),
+        max_payload: u32,
+    ) -> Result<Part, Violation> {
         let [code, len, ..] = slot.tag.to_le_bytes();
         let part = code & PART;
         let kind = match kind(code & !PART) {
@@ -162,9 +167,15 @@ impl Part {
                 max: max_payload,
             });
         }
-        let fits = offset.checked_add(len).is_some_and(|end| end <= arena);
+        let all = arena + annex;
+        let is_within = |end| end <= arena || offset >= arena && end <= all;
+        let fits = offset.checked_add(len).is_some_and(is_within);
         if len == 0 || len > PIECE || !offset.is_multiple_of(LINE as u32) || !fits {
-            return Err(Violation::Outside { offset, len, arena });
+            return Err(Violation::Outside {
+                offset,
+                len,
+                arena: all,
+            });
         }
         // The position says as well whether a piece is a first one; both must say the same.
         let first = part == FIRST;
@@ -206,7 +217,7 @@ mod tests {
     };
 
     fn parse(slot: Slot) -> Result<Part, Violation> {
-        Part::parse(&slot, 65536, 1 << 22)
+        Part::parse(&slot, (65536, 4096), 1 << 22)
     }
 
     #[test]
@@ -257,7 +268,9 @@ mod tests {
             slot.word = near();
             slot.payload = Payload::of_words([near(), near()]);
             if let Ok(Part::Piece(p)) = parse(slot) {
-                assert!(u64::from(p.offset) + u64::from(p.len) <= 65536 && p.len > 0);
+                let end = u64::from(p.offset) + u64::from(p.len);
+                let (in_arena, in_annex) = (end <= 65536, p.offset >= 65536 && end <= 65536 + 4096);
+                assert!((in_arena || in_annex) && p.len > 0);
                 assert!(p.position + p.len <= p.total && p.total <= 1 << 22);
                 pieces += 1;
             }

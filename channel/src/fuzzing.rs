@@ -188,10 +188,11 @@ pub fn claims(bytes: &[u8]) -> bool {
 }
 
 /// A descriptor of some kind, size and seals, with some words at its start, in place of an outbox and of a page.
-/// Says whether it was taken; then all of it can be read.
+/// Says whether it was taken; then all of it can be read, but for the annex.
 pub fn descriptor(bytes: [u8; 8]) -> bool {
     let [kind, size, seals, hole, word, value, ..] = bytes;
-    let right = GEOMETRY.size().expect("checked") as u64;
+    let there = GEOMETRY.size().expect("checked") as u64;
+    let right = there + u64::from(ANNEX);
     let mut outbox = Outbox::create(&GEOMETRY).expect("a memfd");
     let fd: OwnedFd = match kind {
         0..8 => std::fs::File::open("/dev/zero")
@@ -213,14 +214,14 @@ pub fn descriptor(bytes: [u8; 8]) -> bool {
                 0..64 => seals.into(),
                 _ => 0x1f & !0x08, // all but the one that would forbid its maker to write
             });
-            memfd(size, seals, hole, (word, value), right).expect("a memfd")
+            memfd(size, seals, hole, (word, value), there).expect("a memfd")
         }
     };
     let as_page = fd.as_fd().try_clone_to_owned().expect("a descriptor");
     let taken = match Inbox::accept(fd, &GEOMETRY) {
         Ok(inbox) => {
             let mut all = Vec::new();
-            inbox.copy_out(0, right as usize, &mut all);
+            inbox.copy_out(0, there as usize, &mut all);
             true
         }
         Err(RegionError::Geometry(_)) => panic!("it was checked"),
@@ -239,24 +240,25 @@ fn memfd(
     seals: SealFlags,
     hole: u8,
     (word, value): (u8, u8),
-    right: u64,
+    there: u64,
 ) -> rustix::io::Result<OwnedFd> {
     let fd = fs::memfd_create(c"any", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     fs::ftruncate(&fd, size)?;
-    if size <= 2 * right {
+    if size < 1 << 40 {
+        let there = size.min(there);
         let header = [MAGIC, VERSION, GEOMETRY.word()];
         let mut header: Vec<u8> = header.iter().flat_map(|word| word.to_le_bytes()).collect();
         if value >= 128 {
             header[usize::from(word) % 24] ^= value & 127;
         }
-        if hole >= 32 && size > 0 {
-            fs::fallocate(&fd, FallocateFlags::empty(), 0, size)?;
+        if hole >= 32 && there > 0 {
+            fs::fallocate(&fd, FallocateFlags::empty(), 0, there)?;
             // Pages that nobody has touched count as holes.
-            rustix::io::pwrite(&fd, &vec![0; size as usize], 0)?;
-            rustix::io::pwrite(&fd, &header[..header.len().min(size as usize)], 0)?;
+            rustix::io::pwrite(&fd, &vec![0; there as usize], 0)?;
+            rustix::io::pwrite(&fd, &header[..header.len().min(there as usize)], 0)?;
         }
-        if (32..64).contains(&hole) && size > 4096 {
-            let at = (u64::from(hole) * 4096 % size) & !4095;
+        if (32..64).contains(&hole) && there > 4096 {
+            let at = (u64::from(hole) * 4096 % there) & !4095;
             let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             fs::fallocate(&fd, punch, at, 4096)?;
         }

@@ -5,11 +5,11 @@
 
 use std::collections::HashMap;
 
-use crate::buffers::take_buffer_for;
+use crate::buffers::{take_buffer_for, take_kept_for};
 use crate::channel::Limits;
 use crate::end::End;
 use crate::frame::{self, Part, Piece};
-use crate::layout::{FREED_AT, Geometry};
+use crate::layout::{ANNEX, FREED_AT, Geometry};
 use crate::message::{Arrived, Head, Kind, Large, Sink};
 use crate::ring::{Consumer, Slot, SlotWords, Words, is_published};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
@@ -21,6 +21,8 @@ pub(crate) struct Incoming {
     next: AtomicU64,
     /// Part of a large message has come. Written by the holder.
     is_underway: AtomicBool,
+    /// The peer may use its annex.
+    is_annexed: AtomicBool,
     geometry: Geometry,
     limits: Limits,
     end: End<Receiver>,
@@ -60,10 +62,16 @@ impl Incoming {
         Incoming {
             next: AtomicU64::new(0),
             is_underway: AtomicBool::new(false),
+            is_annexed: AtomicBool::new(false),
             geometry,
             limits,
             end,
         }
+    }
+
+    /// Pieces may lie in the peer's annex from now on, which is there.
+    pub(crate) fn annex(&self) {
+        self.is_annexed.store(true, Ordering::Relaxed);
     }
 
     /// Slots taken, ever.
@@ -171,7 +179,13 @@ impl Incoming {
         slot: &Slot,
         sink: &mut impl Sink,
     ) -> Result<bool, Violation> {
-        let whole = match Part::parse(slot, self.geometry.arena, self.limits.max_payload)? {
+        let annex = if self.is_annexed.load(Ordering::Relaxed) {
+            ANNEX
+        } else {
+            0
+        };
+        let places = (self.geometry.arena, annex);
+        let whole = match Part::parse(slot, places, self.limits.max_payload)? {
             Part::Piece(piece) if piece.len == piece.total && !receiver.is_underway() => {
                 let wanted = self.announce(receiver, own, &piece.head, piece.total, sink)?;
                 let large = wanted.then(|| self.whole(peer, &piece));
@@ -265,7 +279,7 @@ impl Incoming {
             return Err(Violation::Partials(receiver.partials.len()));
         }
         let wanted = self.announce(receiver, own, &head, total, sink)?;
-        let bytes = Vec::new();
+        let bytes = take_kept_for(total as usize);
         receiver.current = Some(Partial {
             head,
             total,

@@ -45,7 +45,7 @@ pub use birthmark::{Birthmark, forked};
 pub use buffers::{keep_buffer, let_go_of_buffers, take_buffer};
 pub use channel::{Channel, Glance, Limits, SendError, Standing, Why};
 pub use fate::Closed;
-pub use layout::{BadGeometry, Geometry, INLINE};
+pub use layout::{ANNEX, BadGeometry, Geometry, INLINE};
 pub use message::{Arrived, Body, Head, Inline, Kind, Large, Message, Sink};
 pub use outbox::{GrantWords, Inbox, Outbox, OwnPage, PeerPage};
 pub use outgoing::Sent;

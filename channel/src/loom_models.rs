@@ -1,7 +1,7 @@
 //! The protocols of a channel under loom: the real ends, on a ring of two slots in loom's memory.
 //!
 //! Run them with `RUSTFLAGS="--cfg urpc_loom" cargo test --release -p urpc-channel --lib loom`. A peer that
-//! breaks the rules is no part of these models; large payload neither. Two things loom cannot show: it runs
+//! breaks the rules is no part of these models; the bytes of large payload neither. Two things loom cannot show: it runs
 //! loads in order, so it does not need the Release of `consumed`, which keeps copies out of a slot before
 //! it; and it has fences in place of SeqCst accesses, so it does not need `End::pass`.
 
@@ -25,26 +25,35 @@ const GEOMETRY: Geometry = Geometry {
     arena: 4096,
 };
 
-/// One outbox: the words that small messages need.
+/// Bytes of a message in two pieces.
+const LARGE: u32 = 8192;
+
+/// One outbox, without its arena.
 struct Memory {
+    open: AtomicU64,
     consumed: AtomicU64,
+    freed: AtomicU64,
     slots: Vec<AtomicU64>,
 }
 
 impl Memory {
     fn new() -> Memory {
         let slots = (0..SLOTS * 8).map(|_| AtomicU64::new(0)).collect();
+        let [open, consumed, freed] = std::array::from_fn(|_| AtomicU64::new(0));
         Memory {
-            consumed: AtomicU64::new(0),
+            open,
+            consumed,
+            freed,
             slots,
         }
     }
 
     fn word(&self, at: usize) -> &AtomicU64 {
-        if at == CONSUMED_AT {
-            &self.consumed
-        } else {
-            &self.slots[(at - RING_AT) / 8]
+        match at {
+            OPEN_AT => &self.open,
+            CONSUMED_AT => &self.consumed,
+            FREED_AT => &self.freed,
+            _ => &self.slots[(at - RING_AT) / 8],
         }
     }
 }
@@ -61,14 +70,25 @@ impl SlotWords for MemorySlot<'_> {
         self.0[1].load(Relaxed)
     }
     fn payload(&self) -> InRing<'_> {
-        // One word of the six is enough to see a torn slot, and keeps the models small.
-        InRing::Copied(Payload::of_words([self.0[2].load(Relaxed), 0]))
+        // One word of the six is enough to see a torn slot, and keeps the models small; a piece has two.
+        let second = match is_piece(self.header()) {
+            true => self.0[3].load(Relaxed),
+            false => 0,
+        };
+        InRing::Copied(Payload::of_words([self.0[2].load(Relaxed), second]))
     }
     fn publish(&self, header: u64, word: u64, payload: &Payload) {
         self.0[1].store(word, Relaxed);
         self.0[2].store(payload.words()[0], Relaxed);
+        if is_piece(header) {
+            self.0[3].store(payload.words()[1], Relaxed);
+        }
         self.0[0].store(header, Release);
     }
+}
+
+fn is_piece(header: u64) -> bool {
+    header >> 32 & 0xC0 != 0
 }
 
 impl Words for Memory {
@@ -86,11 +106,12 @@ impl Words for Memory {
     fn slot(&self, at: usize) -> MemorySlot<'_> {
         MemorySlot(&self.slots[(at - RING_AT) / 8..][..8])
     }
-    fn copy_in(&self, _: usize, _: &[u8], _: bool) {
-        panic!("no large payload in these models");
+    fn copy_in(&self, _: usize, _: &[u8], _: bool) {}
+    fn copy_out(&self, _: usize, len: usize, out: &mut Vec<u8>) {
+        out.resize(out.len() + len, 0);
     }
-    fn copy_out(&self, _: usize, _: usize, _: &mut Vec<u8>) {
-        panic!("no large payload in these models");
+    fn fill_annex(&self, _: bool) -> bool {
+        true
     }
     fn prefetch(&self, _: usize, _: bool) {}
 }
@@ -103,7 +124,7 @@ impl Sink for Ids {
         self.0.push(head.id);
     }
     fn large(&mut self, head: Head, _: Large) {
-        panic!("{head:?}: no large payload in these models");
+        self.0.push(head.id);
     }
 }
 
@@ -211,7 +232,7 @@ impl Process {
             own,
             peer,
             outgoing: Outgoing::new(GEOMETRY),
-            window: Window::new(4096),
+            window: Window::new(u64::from(LARGE)),
             fate: Fate::new(),
         }
     }
@@ -318,6 +339,54 @@ fn a_message_handed_over_during_a_flush_is_never_lost() {
         process.rest();
         other.join().expect("no panic");
         process.has_published([1, 2]);
+    });
+}
+
+/// The thread that opens the annex is another one than the one that takes the first piece out of it.
+#[test]
+fn whoever_takes_a_piece_out_of_an_annex_knows_that_it_is_open() {
+    bounded_model(|| {
+        // The process that sends, and the receiving end of the other one, with the words of both.
+        let sends = Arc::new(Process::new());
+        let limits = Limits {
+            calls: 1,
+            window: LARGE.into(),
+            max_payload: LARGE,
+        };
+        let incoming = Arc::new(Incoming::new(GEOMETRY, limits));
+        let opens = thread::spawn({
+            let (sends, incoming) = (sends.clone(), incoming.clone());
+            move || {
+                incoming.annex();
+                sends.peer.publish(OPEN_AT, 1);
+            }
+        });
+        let other = thread::spawn({
+            let sends = sends.clone();
+            move || {
+                sends.outgoing.annex();
+                let reserved = sends
+                    .window
+                    .try_reserve(LARGE as usize, &sends.peer, &sends.fate);
+                assert_eq!(reserved, Ok(true));
+                let body = Body::from_vec(vec![0; LARGE as usize]);
+                let item = Item::Message(message(1).head().with(body));
+                assert!(sends.outgoing.submit(&sends.wire(), item, true).is_ok());
+            }
+        });
+        let mut ids = Ids(Vec::new());
+        let mut receive = || {
+            let received = incoming.receive(&sends.peer, &sends.own, 2, &mut ids);
+            received.expect("an honest peer");
+        };
+        receive();
+        opens.join().expect("no panic");
+        other.join().expect("no panic");
+        // The arena has room for one piece at a time.
+        receive();
+        sends.rest();
+        receive();
+        assert_eq!(ids.0, [1]);
     });
 }
 

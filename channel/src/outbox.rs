@@ -77,6 +77,7 @@ fn word_on_line<'a>(
 #[derive(Debug)]
 pub struct Outbox {
     pub(crate) region: Region,
+    pub(crate) annex: Region,
     pub(crate) geometry: Geometry,
     fd: Option<OwnedFd>,
 }
@@ -90,7 +91,7 @@ impl Outbox {
         let size = geometry
             .size()
             .map_err(|bad| io::Error::new(io::ErrorKind::InvalidInput, bad))?;
-        let (region, fd) = Region::create(size)?;
+        let (region, annex, fd) = Region::create_with_annex(size, ANNEX as usize)?;
         // Before the descriptor is sent, so the peer sees them without more ado.
         region.u64(MAGIC_AT).store(MAGIC, Ordering::Relaxed);
         region.u64(VERSION_AT).store(VERSION, Ordering::Relaxed);
@@ -99,6 +100,7 @@ impl Outbox {
             .store(geometry.word(), Ordering::Relaxed);
         Ok(Outbox {
             region,
+            annex,
             geometry: *geometry,
             fd: Some(fd),
         })
@@ -140,6 +142,7 @@ impl Outbox {
 #[derive(Debug)]
 pub struct Inbox {
     pub(crate) region: Region,
+    pub(crate) annex: Region,
     pub(crate) geometry: Geometry,
 }
 
@@ -149,8 +152,10 @@ impl Inbox {
     /// # Errors
     /// Says which promise the descriptor does not keep: memory, seals, size, no holes, header.
     pub fn accept(fd: OwnedFd, geometry: &Geometry) -> Result<Inbox, RegionError> {
+        let (region, annex) = Region::accept_with_annex(fd, geometry.size()?, ANNEX as usize)?;
         let inbox = Inbox {
-            region: Region::accept(fd, geometry.size()?)?,
+            region,
+            annex,
             geometry: *geometry,
         };
         inbox.check_header()?;

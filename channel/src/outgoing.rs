@@ -20,6 +20,7 @@
 //!
 //! **No call is lost by closing**: see [`Outgoing::close`], and `a_close_is_seen_or_the_message_is`.
 
+mod annex;
 mod batch;
 mod distance;
 mod sender;
@@ -35,6 +36,7 @@ use crate::message::{Head, Inline, Large, Message};
 use crate::ring::{Producer, Words};
 use crate::sync::{AtomicBool, AtomicU64, HandOver, Ordering, fence};
 use crate::window::Window;
+use annex::Annex;
 use batch::Batch;
 use distance::Distance;
 
@@ -75,12 +77,15 @@ pub(crate) struct Outgoing {
     published: AtomicU64,
     /// Answers published or staged behind the lock. Written by the holder.
     answers: AtomicU64,
+    /// The annex is wanted.
+    wants_annex: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Sender {
     producer: Producer,
     arena: Arena,
+    annex: Annex,
     arena_at: usize,
     piece: u32,
     distance: Distance,
@@ -104,7 +109,8 @@ impl Outgoing {
     pub(crate) fn new(geometry: Geometry) -> Outgoing {
         let end = End::new(Sender {
             producer: Producer::new(geometry.slots),
-            arena: Arena::new(geometry.arena),
+            arena: Arena::new(0, geometry.arena),
+            annex: Annex::new(geometry),
             arena_at: geometry.arena_at(),
             piece: geometry.piece(),
             distance: Distance::default(),
@@ -123,7 +129,13 @@ impl Outgoing {
             backlog,
             published,
             answers: AtomicU64::new(0),
+            wants_annex: AtomicBool::new(false),
         }
+    }
+
+    /// From now on the annex is used, if the peer wants that, too.
+    pub(crate) fn annex(&self) {
+        self.wants_annex.store(true, Ordering::Relaxed);
     }
 
     /// Sends a small message if that can be done at once. False if not, for whatever reason: then
@@ -246,6 +258,7 @@ impl Outgoing {
         if let Some(item) = item {
             sender.stage(item);
         }
+        sender.annex.open(wire, &self.wants_annex);
         let emptied = if wire.fate.is_closed() {
             Err(())
         } else {

@@ -120,6 +120,9 @@ impl Words for Memory {
             out.extend_from_slice(&eight[..(end - out.len()).min(8)]);
         }
     }
+    fn fill_annex(&self, _: bool) -> bool {
+        true
+    }
     fn prefetch(&self, _: usize, _: bool) {}
 }
 

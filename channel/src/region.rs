@@ -2,7 +2,8 @@
 //!
 //! Nearly all `unsafe` of this crate is here. What always holds: a mapping has exactly the agreed size and
 //! no hole, and neither side can change that (`sealed.rs`), so no access raises SIGBUS. There is never a slice or
-//! struct reference into a mapping, only references to single atomics; every word has one access size.
+//! struct reference into a mapping, only references to single atomics; every word has one access size. An annex is a
+//! region of which nothing is there at first: it is not touched before [`Region::fill`].
 //! A peer's region is mapped read-only, where Rust allows only Relaxed loads; whoever needs Acquire puts a
 //! `fence(Acquire)` behind the load. Payload is copied out once, and only then looked at. Regions that both sides
 //! write hold wake words only (`wakes.rs`).
@@ -26,7 +27,12 @@ use crate::sealed::{self, RegionError};
 /// What a copy by the machine moves at once. It beats a loop of words from one of these on.
 const BLOCK: usize = LINE;
 
-/// A mapping of a whole memfd.
+/// POPULATE: the pages of an allocated memfd count as holes until somebody has touched them, and the first calls should
+/// not meet page faults.
+const THERE: MapFlags = MapFlags::SHARED.union(MapFlags::POPULATE);
+const BOTH: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
+
+/// A mapping of a memfd, or of its annex.
 #[derive(Debug)]
 pub(crate) struct Region {
     base: NonNull<u8>,
@@ -49,38 +55,74 @@ impl Region {
         Ok((region, fd))
     }
 
+    /// The same with an annex of `annex` bytes.
+    pub(crate) fn create_with_annex(
+        len: usize,
+        annex: usize,
+    ) -> io::Result<(Region, Region, OwnedFd)> {
+        let fd = sealed::memfd(len, annex)?;
+        let (region, annex) = Region::map_both(&fd, len, annex, BOTH)?;
+        sealed::seal(&fd)?;
+        Ok((region, annex, fd))
+    }
+
     /// Maps what a peer made, read-only, if it is what [`Region::create`] makes. Closes the descriptor.
     pub(crate) fn accept(fd: OwnedFd, len: usize) -> Result<Region, RegionError> {
-        sealed::examine(&fd, len)?;
-        Ok(Region::map(&fd, len, ProtFlags::READ)?)
+        sealed::examine(&fd, len, 0)?;
+        Ok(Region::map(&fd, 0, len, ProtFlags::READ, THERE)?)
+    }
+
+    /// The same for what [`Region::create_with_annex`] makes.
+    pub(crate) fn accept_with_annex(
+        fd: OwnedFd,
+        len: usize,
+        annex: usize,
+    ) -> Result<(Region, Region), RegionError> {
+        sealed::examine(&fd, len, annex)?;
+        Ok(Region::map_both(&fd, len, annex, ProtFlags::READ)?)
     }
 
     /// Makes a region as [`Region::create`] does, but leaves it to the peer to seal it, so that the peer can
     /// map it for writing as well.
     pub(crate) fn create_open(len: usize) -> io::Result<(Region, OwnedFd)> {
-        let fd = sealed::memfd(len)?;
-        let region = Region::map(&fd, len, ProtFlags::READ | ProtFlags::WRITE)?;
+        let fd = sealed::memfd(len, 0)?;
+        let region = Region::map(&fd, 0, len, BOTH, THERE)?;
         Ok((region, fd))
     }
 
     /// Maps what a peer made with [`Region::create_open`], for writing, and seals it. Closes the descriptor.
     pub(crate) fn accept_open(fd: OwnedFd, len: usize) -> Result<Region, RegionError> {
         sealed::seals(&fd)?; // so it may be mapped
-        let region = Region::map(&fd, len, ProtFlags::READ | ProtFlags::WRITE)?;
+        let region = Region::map(&fd, 0, len, BOTH, THERE)?;
         // What cannot be sealed is named by the look that follows. Before, the peer could have changed it behind
         // the look.
         let _ = sealed::seal(&fd);
-        sealed::examine(&fd, len)?;
+        sealed::examine(&fd, len, 0)?;
         Ok(region)
     }
 
-    fn map(fd: impl AsFd, len: usize, prot: ProtFlags) -> io::Result<Region> {
+    fn map_both(
+        fd: &OwnedFd,
+        len: usize,
+        annex: usize,
+        prot: ProtFlags,
+    ) -> io::Result<(Region, Region)> {
+        let region = Region::map(fd, 0, len, prot, THERE)?;
+        let annex = Region::map(fd, len, annex, prot, MapFlags::SHARED)?;
+        Ok((region, annex))
+    }
+
+    /// Maps `len` bytes from `offset` on.
+    fn map(
+        fd: impl AsFd,
+        offset: usize,
+        len: usize,
+        prot: ProtFlags,
+        flags: MapFlags,
+    ) -> io::Result<Region> {
         let born = Birthmark::take()?;
-        // POPULATE: the pages of an allocated memfd count as holes until somebody has touched them, and
-        // the first calls should not meet page faults.
-        let flags = MapFlags::SHARED | MapFlags::POPULATE;
         // SAFETY: the kernel chooses the place, so no memory of ours is replaced.
-        let base = unsafe { mm::mmap(std::ptr::null_mut(), len, prot, flags, fd, 0) }?;
+        let base = unsafe { mm::mmap(std::ptr::null_mut(), len, prot, flags, fd, offset as u64) }?;
         let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
         let region = Region { base, len, born };
         assert!(
@@ -90,6 +132,23 @@ impl Region {
         // SAFETY: the range is the mapping just made; only children lose it.
         unsafe { mm::madvise(base.as_ptr().cast(), len, Advice::LinuxDontFork) }?;
         Ok(region)
+    }
+
+    /// Sees to it that all of an annex is there, for good: so that it can be read or, if it is ours, written. False if
+    /// the system cannot do that, or has no memory.
+    pub(crate) fn fill(&self, to_write: bool) -> bool {
+        let advice = if to_write {
+            Advice::LinuxPopulateWrite
+        } else {
+            Advice::LinuxPopulateRead
+        };
+        // SAFETY: the range is our mapping, of which no byte changes.
+        let fill = || unsafe { mm::madvise(self.base.as_ptr().cast(), self.len, advice) };
+        !self.forked() && fill().is_ok()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
     /// Whether this process is a child of the one that mapped it, and so has no mapping here.

@@ -30,6 +30,8 @@ pub(crate) trait Words {
     /// `past_caches`: as [`Region::copy_in`](crate::region::Region::copy_in).
     fn copy_in(&self, at: usize, bytes: &[u8], past_caches: bool);
     fn copy_out(&self, at: usize, len: usize, out: &mut Vec<u8>);
+    /// As [`Region::fill`](crate::region::Region::fill), for the annex.
+    fn fill_annex(&self, to_write: bool) -> bool;
     fn prefetch(&self, at: usize, write: bool);
 }
 
@@ -84,10 +86,19 @@ macro_rules! words_of_region {
                 self.region.line(at)
             }
             fn copy_in(&self, at: usize, bytes: &[u8], past_caches: bool) {
-                self.region.copy_in(at, bytes, past_caches);
+                match at.checked_sub(self.region.len()) {
+                    None => self.region.copy_in(at, bytes, past_caches),
+                    Some(at) => self.annex.copy_in(at, bytes, past_caches),
+                }
             }
             fn copy_out(&self, at: usize, len: usize, out: &mut Vec<u8>) {
-                self.region.copy_out(at, len, out);
+                match at.checked_sub(self.region.len()) {
+                    None => self.region.copy_out(at, len, out),
+                    Some(at) => self.annex.copy_out(at, len, out),
+                }
+            }
+            fn fill_annex(&self, to_write: bool) -> bool {
+                self.annex.fill(to_write)
             }
             #[inline(always)]
             fn prefetch(&self, at: usize, write: bool) {

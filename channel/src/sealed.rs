@@ -1,5 +1,5 @@
-//! Memory that a peer may be given, and may give: a memfd of the agreed size, all there, and sealed so that both
-//! stays true.
+//! Memory that a peer may be given, and may give: a memfd of the agreed size, all there but for an annex behind it, and
+//! sealed so that both stays true.
 //!
 //! No access to such memory raises SIGBUS: it cannot shrink, and no hole can be punched into it, which takes a
 //! right to write that nobody can get any more. Who has mapped it for writing before goes on writing.
@@ -41,7 +41,7 @@ pub enum RegionError {
     /// Pages that are not there could fail to come when they are first read.
     #[error("the peer's memory is not all there: a hole at byte {at}")]
     Hole {
-        /// Offset of the first one; the whole size if the block count alone is short.
+        /// Offset of the first one; of the end, if the block count alone is short.
         at: u64,
     },
     /// The first words are not those of an outbox of this version and geometry.
@@ -75,8 +75,8 @@ const SEALS: SealFlags = SealFlags::FUTURE_WRITE
     .union(SealFlags::GROW)
     .union(SealFlags::SEAL);
 
-/// A memfd of `len` bytes, all zero and all there, without a seal.
-pub(crate) fn memfd(len: usize) -> io::Result<OwnedFd> {
+/// A memfd of `len` bytes, all zero and all there, and of an `annex` of which nothing is there, without a seal.
+pub(crate) fn memfd(len: usize, annex: usize) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let fd = fs::memfd_create(c"urpc", flags | MemfdFlags::NOEXEC_SEAL).or_else(|error| {
         // NOEXEC_SEAL came with Linux 6.3.
@@ -86,7 +86,7 @@ pub(crate) fn memfd(len: usize) -> io::Result<OwnedFd> {
             Err(error)
         }
     })?;
-    fs::ftruncate(&fd, len as u64)?;
+    fs::ftruncate(&fd, (len + annex) as u64)?;
     fs::fallocate(&fd, FallocateFlags::empty(), 0, len as u64)?;
     Ok(fd)
 }
@@ -106,7 +106,7 @@ pub(crate) fn seals(fd: impl AsFd) -> Result<SealFlags, RegionError> {
 }
 
 /// All that the module promises. True from then on, since it is sealed.
-pub(crate) fn examine(fd: impl AsFd, len: usize) -> Result<(), RegionError> {
+pub(crate) fn examine(fd: impl AsFd, len: usize, annex: usize) -> Result<(), RegionError> {
     let missing = SEALS.difference(seals(&fd)?);
     if !missing.is_empty() {
         return Err(RegionError::Unsealed {
@@ -114,13 +114,14 @@ pub(crate) fn examine(fd: impl AsFd, len: usize) -> Result<(), RegionError> {
         });
     }
     let stat = fs::fstat(&fd)?;
-    let (expected, found) = (len as u64, stat.st_size as u64);
+    let (expected, found) = ((len + annex) as u64, stat.st_size as u64);
     if found != expected {
         return Err(RegionError::Size { expected, found });
     }
     // Blocks can also lie beyond the end, so their number alone does not exclude holes.
     let at = fs::seek(&fd, SeekFrom::Hole(0))?;
-    if at < expected || (stat.st_blocks as u64) < expected.div_ceil(512) {
+    let there = len as u64;
+    if at < there || (stat.st_blocks as u64) < there.div_ceil(512) {
         return Err(RegionError::Hole { at });
     }
     Ok(())

@@ -21,14 +21,14 @@ pub enum Violation {
         /// Bytes allowed.
         max: u32,
     },
-    /// A piece that is empty, too long, not at a multiple of 64, or not within the arena.
+    /// A piece that is empty, too long, not at a multiple of 64, or not within the arena or its annex.
     #[error("the peer sent a piece of {len} bytes at {offset}, in an arena of {arena}")]
     Outside {
         /// Where in the arena.
         offset: u32,
         /// Bytes.
         len: u32,
-        /// Bytes of the arena.
+        /// Bytes of the arena, and of the annex if that is open.
         arena: u32,
     },
     /// A piece that does not continue what came before.

@@ -65,7 +65,7 @@ impl UnsealedWakePage {
     /// # Errors
     /// If it has not sealed it, or has punched a hole into it before.
     pub fn sealed(self) -> Result<WakePage, RegionError> {
-        sealed::examine(&self.fd, PAGE)?;
+        sealed::examine(&self.fd, PAGE, 0)?;
         Ok(WakePage {
             region: self.region,
             lent: (0, WAKES),

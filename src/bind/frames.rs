@@ -18,7 +18,7 @@ use crate::limits;
 
 const MAGIC: [u8; 4] = *b"urpc";
 /// Changes with every change of what crosses a channel or this handshake.
-pub(crate) const VERSION: u16 = 3;
+pub(crate) const VERSION: u16 = 4;
 const HEADER: usize = 12;
 pub(super) const HELLO: u8 = 1;
 pub(super) const REFUSAL: u8 = 2;

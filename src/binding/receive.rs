@@ -158,6 +158,7 @@ impl Sink for Sorter<'_> {
 
     #[cold]
     fn large(&mut self, head: Head, body: Large) {
+        self.binding.note_crossing(body.bytes.len());
         let body = Body::Heap(body);
         match head.kind {
             Kind::Reply => {

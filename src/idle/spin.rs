@@ -5,7 +5,9 @@
 //! come in since the last time (a server between two calls of a busy client). And how long it looks follows
 //! the waits of this thread: twice as long after a short one, half as long after a long one, between a 32nd
 //! of what the runtime was told and all of it; all of it also after a ring for what a lent processor has
-//! served by then, since that peer has work that stays ([`PATIENCE`](urpc_donate::policy::PATIENCE)). On one CPU nobody looks: it would keep the peer from running.
+//! served by then, since that peer has work that stays ([`PATIENCE`](urpc_donate::policy::PATIENCE)). After a large
+//! message the wait is longer, by what its bytes cost the peer. On one CPU nobody looks: it would keep the peer from
+//! running.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -146,8 +148,12 @@ impl Node {
                 // Of a large message the rest comes as fast as it can be copied.
                 let receives = bindings.iter().any(|b| b.channel.is_receiving());
                 let halvings = if receives { 0 } else { HALVINGS.get() };
-                let spent = now - begun >= budget(bound, halvings);
+                let more = bindings.iter().map(|b| b.more_patience()).max();
+                let spent = now - begun >= budget(bound, halvings) + more.unwrap_or_default();
                 if self.must_act(bindings, tireless) || spent && !tireless {
+                    if spent {
+                        bindings.iter().for_each(|b| b.lose_patience());
+                    }
                     return Spun::Tired(since);
                 }
             }

@@ -103,13 +103,14 @@ pub(crate) fn watch<R>(
     (result, reads)
 }
 
-/// Where the region with this inode is mapped, read-only and writable, and how long it is.
+/// Where the region with this inode is mapped, read-only and writable, and how long it is; without its annex.
 pub(crate) fn mapped(inode: u64) -> (usize, usize, usize) {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("it is there");
     let (mut seen, mut makers, mut length) = (0, 0, 0);
     for line in maps.lines() {
         let fields: Vec<_> = line.split_ascii_whitespace().collect();
-        if fields[4] != inode.to_string() {
+        let offset = u64::from_str_radix(fields[2], 16).expect("hex");
+        if fields[4] != inode.to_string() || offset != 0 {
             continue;
         }
         let (start, end) = fields[0].split_once('-').expect("a range");

@@ -2,49 +2,46 @@
 //!
 //! A line that one processor has written reaches another from a cache that they share, in some nanoseconds. Where they
 //! share none, it comes sooner from memory, if it was written past the caches. Nobody says reliably which it is, and
-//! both may change their processors at any time. So now and then the copying of a piece through the caches is timed:
-//! each of its lines comes from where the peer has read it last.
+//! both may change their processors at any time. So now and then a look at the peer's index is timed, a line that the
+//! peer has just written. (Copying says nothing of it: what went past the caches comes from memory when it is written
+//! again, for a near peer, too.)
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::layout::LINE;
-
-/// Nanoseconds that a line takes from a processor which is near, at most. Measured: 3 to 5, and 10 where memory was as
-/// fast.
-const NEAR: usize = 8;
-/// Pieces from one that is timed to the next: with a near peer, and with a far one, of which each costs more.
-const TURNS: [u32; 2] = [15, 255];
+/// What a line of a near peer takes at most, with reading the clock. Measured: 20 to 60 ns; a far one 190 to 400.
+const NEAR: Duration = Duration::from_nanos(130);
+/// Large messages from one for which a look is timed to the next.
+const TURNS: u8 = 16;
 
 #[derive(Debug, Default)]
 pub(super) struct Distance {
     is_far: bool,
-    /// The last piece that was timed took long. One may have been interrupted, two in a row are believed.
+    /// The last look took long. One may have been interrupted, two in a row are believed.
     was_slow: bool,
-    /// Pieces until one is timed.
-    turns: u32,
+    /// Messages for which no look is timed.
+    turns: u8,
 }
 
 impl Distance {
-    /// Has a piece of `len` bytes copied, past the caches or not.
-    pub(super) fn copy(&mut self, len: usize, copy: impl FnOnce(bool)) {
-        if self.turns > 0 {
-            self.turns -= 1;
-            return copy(self.is_far);
-        }
-        let begin = Instant::now();
-        copy(false);
-        self.learn(len, begin.elapsed());
+    pub(super) fn is_far(&self) -> bool {
+        self.is_far
     }
 
-    fn learn(&mut self, len: usize, took: Duration) {
-        let is_slow = took.as_nanos() > (NEAR * len.div_ceil(LINE)) as u128;
-        let is_sure = is_slow == self.was_slow;
-        self.was_slow = is_slow;
-        if is_sure {
+    /// A large message begins. Whether a look is to be timed.
+    pub(super) fn is_due(&mut self) -> bool {
+        let left = self.turns.checked_sub(1);
+        self.turns = left.unwrap_or(0);
+        left.is_none()
+    }
+
+    /// So much time took a look at what the peer had just written.
+    pub(super) fn learn(&mut self, took: Duration) {
+        let is_slow = took > NEAR;
+        if is_slow == self.was_slow {
             self.is_far = is_slow;
+            self.turns = TURNS;
         }
-        let turns = TURNS[usize::from(self.is_far)];
-        self.turns = if is_sure { turns } else { 0 };
+        self.was_slow = is_slow;
     }
 }
 
@@ -53,26 +50,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_pieces_in_a_row_decide_and_each_decision_is_looked_at_again() {
+    fn two_looks_in_a_row_decide_and_each_decision_is_looked_at_again() {
         let mut distance = Distance::default();
-        // Each timed piece, and in how many others it results and whether these go past the caches.
-        let mut after = |slow: bool| {
-            let line = Duration::from_nanos(if slow { 20 } else { 2 });
-            distance.learn(64 * LINE, 64 * line);
-            let mut others = Vec::new();
-            while distance.turns > 0 {
-                distance.copy(LINE, |past| others.push(past));
-            }
-            (others.len(), others.contains(&true))
+        // How many messages there are until a look is timed, and whether they go past the caches.
+        let mut after = |nanoseconds| {
+            distance.learn(Duration::from_nanos(nanoseconds));
+            let untimed = (0..).take_while(|_| !distance.is_due()).count();
+            (untimed, distance.is_far())
         };
-        assert_eq!(after(false), (15, false));
-        assert_eq!(after(true), (0, false), "perhaps it was interrupted");
-        assert_eq!(after(false), (0, false));
-        assert_eq!(after(false), (15, false));
-        assert_eq!(after(true), (0, false));
-        assert_eq!(after(true), (255, true));
-        assert_eq!(after(true), (255, true));
-        assert_eq!(after(false), (0, false));
-        assert_eq!(after(false), (15, false));
+        assert_eq!(after(50), (16, false));
+        assert_eq!(after(300), (0, false), "perhaps it was interrupted");
+        assert_eq!(after(50), (0, false));
+        assert_eq!(after(50), (16, false));
+        assert_eq!(after(300), (0, false));
+        assert_eq!(after(300), (16, true));
+        assert_eq!(after(50), (0, true));
+        assert_eq!(after(50), (16, false));
     }
 }

@@ -1,5 +1,7 @@
 //! What the holder of a sending end does: from what is staged to slots, as far as there is room.
 
+use std::time::Instant;
+
 use super::{Item, Leaving, Sender, Wire};
 use crate::buffers::keep_buffer;
 use crate::frame::{self, Piece};
@@ -63,8 +65,32 @@ impl Sender {
 
     fn refresh(&mut self, peer: &impl Words) -> Result<(), Violation> {
         self.producer.refresh(peer)?;
-        self.arena.free(self.producer.consumed());
+        self.free();
         Ok(())
+    }
+
+    /// The same, timed now and then.
+    fn refresh_timed(&mut self, peer: &impl Words) -> Result<(), Violation> {
+        if !self.distance.is_due() {
+            return Ok(());
+        }
+        let (before, begin) = (self.producer.consumed(), Instant::now());
+        self.producer.refresh(peer)?;
+        let took = begin.elapsed();
+        // Else the line may have been here before.
+        if self.producer.consumed() != before {
+            self.distance.learn(took);
+        }
+        self.free();
+        Ok(())
+    }
+
+    /// What the peer has consumed can be used again.
+    fn free(&mut self) {
+        let consumed = self.producer.consumed();
+        self.arena.free(consumed);
+        self.arena.rewind();
+        self.annex.arena.free(consumed);
     }
 
     /// Publishes what there is room for: the batch, small ones, then one piece of each large one in turn.
@@ -140,14 +166,27 @@ impl Sender {
         }
     }
 
-    /// A block of the arena for the next slot, looking at the peer's index if need be. `None` if there is no room.
-    fn block(&mut self, peer: &impl Words, len: u32) -> Result<Option<u32>, Violation> {
-        let block = self.arena.take(self.producer.next(), len);
+    /// A block for the next slot, looking at the peer's index if need be. `None` if there is no room.
+    fn block(
+        &mut self,
+        peer: &impl Words,
+        len: u32,
+        annexed: bool,
+    ) -> Result<Option<u32>, Violation> {
+        let take = |sender: &mut Sender| {
+            let arena = if annexed {
+                &mut sender.annex.arena
+            } else {
+                &mut sender.arena
+            };
+            arena.take(sender.producer.next(), len)
+        };
+        let block = take(self);
         if block.is_some() {
             return Ok(block);
         }
         self.refresh(peer)?;
-        Ok(self.arena.take(self.producer.next(), len))
+        Ok(take(self))
     }
 
     /// Publishes a large message that is one piece, if there is room for it.
@@ -161,7 +200,7 @@ impl Sender {
         if !frame::is_one_piece(total) || total > self.piece || !self.producer.has_room() {
             return false;
         }
-        let Ok(Some(offset)) = wire.fate.judge(self.block(wire.peer, total)) else {
+        let Ok(Some(offset)) = wire.fate.judge(self.block(wire.peer, total, false)) else {
             return false;
         };
         self.put_piece(wire, head, large, (0, total), offset);
@@ -183,12 +222,8 @@ impl Sender {
         }
         let bytes = &large.bytes[position as usize..(position + len) as usize];
         let at = self.arena_at + offset as usize;
-        if total == len {
-            wire.own.copy_in(at, bytes, false);
-        } else {
-            let copy = |past_caches| wire.own.copy_in(at, bytes, past_caches);
-            self.distance.copy(len as usize, copy);
-        }
+        let past_caches = len < total && self.distance.is_far();
+        wire.own.copy_in(at, bytes, past_caches);
         let piece = Piece {
             head: *head,
             lead: large.lead,
@@ -214,7 +249,11 @@ impl Sender {
         let (total, position) = (leaving.large.bytes.len() as u32, leaving.sent);
         let piece = frame::piece_of(total).min(self.piece);
         let len = (total - position).min(piece);
-        let block = self.block(wire.peer, len)?;
+        if position == 0 && len < total {
+            self.refresh_timed(wire.peer)?;
+        }
+        let annexed = len < total && self.annex.is_open();
+        let block = self.block(wire.peer, len, annexed)?;
         let (Some(offset), Some(mut leaving)) =
             (block, self.large.pop_front_if(|_| block.is_some()))
         else {
