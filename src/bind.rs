@@ -246,7 +246,8 @@ pub(crate) fn connect(
         (Ok(received), Err(error)) => return Err(named(received.said().err().unwrap_or(error))),
         (Err(_), Err(error)) | (Err(error), Ok(())) => return Err(named(error)),
     };
-    let holding = node.quota.channel(process.credentials(), false)?;
+    let holding = node.quota.channel(process.credentials(), false);
+    let holding = holding.map_err(named)?;
     let with = With {
         node,
         name: name.clone(),

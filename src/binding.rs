@@ -224,6 +224,9 @@ impl Binding {
         if deadline == Nanos::NEVER {
             deadline = self.default_deadline();
             self.pending.set_deadline(id, deadline);
+            if !self.node.works_here() {
+                self.node.deadline_set();
+            }
         }
         deadline
     }
@@ -300,7 +303,11 @@ impl Binding {
     /// The peer is gone: what it had sent before still counts.
     pub(crate) fn hang_up(self: &Arc<Self>) {
         self.receive_replies();
-        self.close("its process has ended or closed the channel");
+        self.close(if self.leaving.load(Ordering::Acquire) {
+            "it was shut down"
+        } else {
+            "its process has ended or closed the channel"
+        });
     }
 
     /// Waits until every call of the peer has its answer in the ring, or until `until`. Returns how many

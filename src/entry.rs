@@ -5,9 +5,10 @@
 //! | state | the caller | `waker` belongs to | `answer` belongs to |
 //! | --- | --- | --- | --- |
 //! | `Free` | none | the next caller | the next caller |
+//! | `Lingering` | waits, and has no waker yet | nobody | nobody |
 //! | `Waiting` | waits | nobody | nobody |
 //! | `Registering` | waits | who set this state | nobody |
-//! | `Claimed` | waits | who set this state, if it came from `Waiting`; else the registrar | who set this state |
+//! | `Claimed` | waits | the registrar, if it came from `Registering`; else who set this state | who set this state |
 //! | `Answered` | is woken | the caller | the caller |
 //! | `Abandoned` | is gone | the next caller | the next caller |
 //!
@@ -50,6 +51,7 @@ const REGISTERING: u32 = 2;
 const CLAIMED: u32 = 3;
 const ANSWERED: u32 = 4;
 const ABANDONED: u32 = 5;
+const LINGERING: u32 = 6;
 const STATE: u32 = 0xFFFF;
 
 /// What became of an answer.
@@ -99,18 +101,19 @@ impl<A> Entry<A> {
     }
 
     /// Free → Waiting, by the one who took this entry's id from the free list. Returns the generation. Without
-    /// a waker nobody is woken: [`wait`](Self::wait) follows.
+    /// a waker it is Lingering, and nobody is woken: [`wait`](Self::wait) follows.
     #[inline]
     pub(crate) fn begin(&self, waker: Option<Waker>) -> u16 {
         let generation = ((self.word.load(Ordering::Relaxed) >> 16) as u16).wrapping_add(1);
+        let state = if waker.is_some() { WAITING } else { LINGERING };
         self.waker_mut(|own| *own = waker);
         // Pairs with the Acquire in `deliver`: the answerer finds the waker.
-        let word = u32::from(generation) << 16 | WAITING;
+        let word = u32::from(generation) << 16 | state;
         self.word.store(word, Ordering::Release);
         generation
     }
 
-    /// Waiting → Free, for a call that could not be sent after all.
+    /// Waiting or Lingering → Free, for a call that could not be sent after all.
     pub(crate) fn undo(&self) -> Leave {
         self.leave(FREE)
     }
@@ -120,7 +123,20 @@ impl<A> Entry<A> {
     #[inline]
     pub(crate) fn wait(&self, generation: u16, waker: &Waker) -> bool {
         let word = self.word.load(Ordering::Acquire);
-        word == u32::from(generation) << 16 | WAITING && self.register(word, waker)
+        let own = u32::from(generation) << 16;
+        (word == own | WAITING || word == own | LINGERING) && self.register(word, waker)
+    }
+
+    /// The same, but for one that has a waker since it began: a call that lingers may be moved, and be waited for
+    /// elsewhere, before this end of it is heard of. Then that waker stays.
+    pub(crate) fn wait_first(&self, generation: u16, waker: &Waker) -> bool {
+        let own = u32::from(generation) << 16;
+        let word = self.word.load(Ordering::Acquire);
+        if word == own | LINGERING && self.register(word, waker) {
+            return true;
+        }
+        let word = self.word.load(Ordering::Relaxed);
+        word == own | WAITING || word == own | REGISTERING
     }
 
     /// Whether the answer to the call of generation `generation` is there, or that has ended.
@@ -130,7 +146,7 @@ impl<A> Entry<A> {
         word & STATE == ANSWERED || (word >> 16) as u16 != generation
     }
 
-    /// Waiting → Registering → Waiting, with this waker. False if somebody else is at the entry.
+    /// Waiting or Lingering → Registering → Waiting, with this waker. False if somebody else is at the entry.
     fn register(&self, word: u32, waker: &Waker) -> bool {
         if !self.change(word, REGISTERING) {
             return false;
@@ -149,7 +165,7 @@ impl<A> Entry<A> {
     pub(crate) fn nudge(&self) -> bool {
         let word = self.word.load(Ordering::Acquire);
         if word & STATE != WAITING {
-            return true; // nobody waits, or the answer is on its way
+            return word & STATE != LINGERING; // nobody waits, or the answer is on its way
         }
         if !self.change(word, REGISTERING) {
             return false;
@@ -159,8 +175,8 @@ impl<A> Entry<A> {
         woken.is_some()
     }
 
-    /// Delivers the answer of generation `generation`, which `put` puts in its place: Waiting → Claimed →
-    /// Answered, Abandoned → Free.
+    /// Delivers the answer of generation `generation`, which `put` puts in its place: Waiting or Lingering →
+    /// Claimed → Answered, Abandoned → Free.
     #[inline]
     pub(crate) fn deliver(&self, generation: u16, put: impl FnOnce(&mut A)) -> Delivery {
         let mut word = self.word.load(Ordering::Acquire);
@@ -169,7 +185,7 @@ impl<A> Entry<A> {
                 return Delivery::Unknown;
             }
             let next = match word & STATE {
-                WAITING | REGISTERING => CLAIMED,
+                WAITING | LINGERING | REGISTERING => CLAIMED,
                 ABANDONED => FREE,
                 _ => return Delivery::Unknown,
             };
@@ -196,7 +212,7 @@ impl<A> Entry<A> {
         Delivery::Delivered(waker)
     }
 
-    /// The caller is gone: Waiting → Abandoned, Answered → Free.
+    /// The caller is gone: Waiting or Lingering → Abandoned, Answered → Free.
     pub(crate) fn abandon(&self) -> Leave {
         self.leave(ABANDONED)
     }
@@ -219,14 +235,14 @@ impl<A> Entry<A> {
     /// A caller waits for the answer.
     pub(crate) fn is_waited_for(&self) -> bool {
         let state = self.word.load(Ordering::Relaxed) & STATE;
-        matches!(state, WAITING | REGISTERING)
+        matches!(state, WAITING | LINGERING | REGISTERING)
     }
 
     fn leave(&self, to: u32) -> Leave {
         let word = self.word.load(Ordering::Acquire);
         match word & STATE {
             ANSWERED => Leave::Answered,
-            WAITING if self.change(word, REGISTERING) => {
+            WAITING | LINGERING if self.change(word, REGISTERING) => {
                 let waker = self.waker_mut(Option::take);
                 let left = self.change(word & !STATE | REGISTERING, to);
                 // Outside of the entry: dropping a waker can run anything.

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use urpc_executor::JoinError;
+use urpc_executor::{Elapsed, JoinError};
 
 /// The result of everything but a call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -36,7 +36,7 @@ pub enum CallErrorKind {
     UnknownProcedure,
     /// The peer's procedure has another signature than this client was built for.
     SignatureMismatch,
-    /// The arguments could not be encoded.
+    /// The arguments, or the result, could not be encoded.
     Encode,
     /// The peer could not decode the arguments.
     UndecodableArguments,
@@ -54,7 +54,7 @@ pub enum CallErrorKind {
     ShuttingDown,
     /// This process was forked off the one that owns the channel.
     Forked,
-    /// The peer has as much to do as it allows, for this client or for all of them. The call was not begun.
+    /// The peer has as much to do, or holds as many replies, as it allows, for this client or for all of them.
     Overloaded,
 }
 
@@ -107,6 +107,13 @@ impl CallError {
         let doing = if sent { "no reply" } else { "no room to send" };
         let why =
             format!("{doing} within {after:?}; raise it with `.timeout(…)` if that is too short");
+        Self::new(CallErrorKind::Deadline, executed, why)
+    }
+
+    /// The deadline was that of the call that is being served.
+    pub(crate) fn inherited_deadline(sent: bool) -> Self {
+        let executed = if sent { Executed::Maybe } else { Executed::No };
+        let why = "the call that is being served has a deadline, which has passed";
         Self::new(CallErrorKind::Deadline, executed, why)
     }
 
@@ -196,6 +203,8 @@ pub enum ErrorKind {
     Join,
     /// The server was shut down before everything was done.
     Shutdown,
+    /// A [time limit](crate::time::timeout) was over.
+    Elapsed,
     /// There are as many channels or unfinished handshakes as are allowed, or the system has nothing left for
     /// one more.
     Overloaded,
@@ -256,7 +265,7 @@ impl Error {
     pub fn executed(&self) -> Executed {
         match (&self.call, self.kind) {
             (Some(call), _) => call.executed(),
-            (None, ErrorKind::Join | ErrorKind::Shutdown) => Executed::Maybe,
+            (None, ErrorKind::Join | ErrorKind::Shutdown | ErrorKind::Elapsed) => Executed::Maybe,
             _ => Executed::No,
         }
     }
@@ -274,7 +283,11 @@ impl fmt::Debug for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.call.as_ref().map(|call| call as _)
+    }
+}
 
 impl From<CallError> for Error {
     fn from(call: CallError) -> Self {
@@ -289,6 +302,12 @@ impl From<CallError> for Error {
 impl From<JoinError> for Error {
     fn from(error: JoinError) -> Self {
         Self::new(ErrorKind::Join, error.to_string())
+    }
+}
+
+impl From<Elapsed> for Error {
+    fn from(error: Elapsed) -> Self {
+        Self::new(ErrorKind::Elapsed, error.to_string())
     }
 }
 

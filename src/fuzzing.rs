@@ -87,6 +87,7 @@ pub fn arguments(bytes: &[u8]) -> usize {
         again::<Vec<()>>(bytes, NESTING),
         wire::decode_slice::<HashMap<String, Vec<u64>>>(bytes, NESTING).is_ok(),
         in_parts::<(u32, String, Vec<Value>)>(bytes, NESTING),
+        in_parts::<(u8, Vec<f64>, f32, char, [u8; 4])>(bytes, NESTING),
     ];
     values.into_iter().filter(|value| *value).count()
 }

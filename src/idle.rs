@@ -149,6 +149,10 @@ impl Node {
         if LAST.replace(now) != now {
             self.expire(now);
             self.tend_silent();
+            // Done before each rest; but there are processors that never rest.
+            for binding in self.local_bindings().iter() {
+                binding.channel.freed(binding.pending.tidy());
+            }
         }
     }
 

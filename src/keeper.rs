@@ -141,7 +141,11 @@ impl Keeper {
         let token = Token::Listener(key).pack();
         let added =
             listener.with_socket(|socket| epoll::add(&self.epoll, socket, token, EventFlags::IN));
-        Ok(added.unwrap_or(Ok(()))?)
+        if let Some(Err(error)) = added {
+            lock(&self.listeners).try_remove(key as usize);
+            return Err(error.into());
+        }
+        Ok(())
     }
 
     /// Accepts no more for it; connections that are not bound yet are dropped.

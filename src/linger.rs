@@ -83,6 +83,6 @@ impl Node {
             }
         }
         binding.deadline(id);
-        !binding.pending.wait(id, waker)
+        !binding.pending.wait_first(id, waker)
     }
 }

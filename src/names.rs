@@ -9,8 +9,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -121,6 +123,24 @@ pub(crate) struct Listening {
     file: (u64, u64),
 }
 
+/// Whoever may read a directory can lock it, and keep that up.
+fn lock_within(directory: &OwnedFd, limit: Duration) -> std::io::Result<()> {
+    let until = Instant::now() + limit;
+    loop {
+        match flock(directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(Errno::WOULDBLOCK) => {
+                let why = format!("its directory has been locked (flock) for {limit:?}");
+                return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, why));
+            }
+            Err(Errno::INTR) => {}
+            result => return Ok(result?),
+        }
+    }
+}
+
 /// Listens on `name`. A file that nobody answers at is replaced.
 pub(crate) fn listen(name: &str) -> Result<Listening> {
     let path = path(name)?;
@@ -135,7 +155,7 @@ pub(crate) fn listen(name: &str) -> Result<Listening> {
     };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let lock = rustix::fs::open(dir, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
-    rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|e| failed(e.into()))?;
+    lock_within(&lock, limits::HANDSHAKE).map_err(failed)?;
     let socket = match UnixListener::bind(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
             let is_socket =

@@ -197,6 +197,12 @@ impl Pending {
         self.calls[index(id)].entry.wait((id >> 16) as u16, waker)
     }
 
+    /// The same, but for a call that is waited for elsewhere by now: that stays so.
+    pub(crate) fn wait_first(&self, id: u32, waker: &Waker) -> bool {
+        let entry = &self.calls[index(id)].entry;
+        entry.wait_first((id >> 16) as u16, waker)
+    }
+
     /// What the caller of `id` makes of its answer, if that is there. Also returns the id, which it may keep, and how
     /// much of the byte window is left to be freed.
     #[inline]

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use event_listener::Event;
 use serde::Serialize;
@@ -20,6 +20,7 @@ use crate::names::{self, Listening};
 use crate::node::{Node, lock};
 use crate::runtime;
 use crate::service::{Offer, Procedure, Service, Services};
+use crate::time;
 
 /// Begins to serve `name`. See [`ServerBuilder`]; [`bind`](ServerBuilder::bind) ends it.
 ///
@@ -279,6 +280,7 @@ fn stop_accepting(node: &Weak<Node>, listener: &Arc<Listener>) {
 /// A bound server. It serves as long as a handle to it exists, whether [`run`](Self::run) is awaited or
 /// not.
 #[derive(Clone)]
+#[must_use = "the server ends when its last handle is dropped"]
 pub struct Server {
     guard: Arc<Guard>,
 }
@@ -330,7 +332,7 @@ impl Server {
     /// The server takes no more calls, but its channels stay open.
     pub async fn shutdown(&self, within: Duration) -> Result<()> {
         let listener = &self.guard.listener;
-        let until = Instant::now() + within;
+        let until = time::at(within);
         listener.draining.store(true, Ordering::SeqCst);
         stop_accepting(&self.guard.node, listener);
         let bindings = listener.bindings();

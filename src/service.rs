@@ -205,7 +205,7 @@ fn fail<T, Fut>(request: Request, why: Failure, mut cell: Cell<T, Fut>) {
             (Status::Panicked, panic_text(&*panic))
         }
     };
-    request.refuse(status, &text);
+    request.fail(status, &text);
 }
 
 #[cold]

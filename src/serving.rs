@@ -277,9 +277,16 @@ impl<'a> Request<'a> {
         answer(self.binding, self.message.id, &mut self.message.body);
     }
 
+    /// Answers one that was not decoded.
     #[cold]
     pub(crate) fn refuse(mut self, status: Status, text: &str) {
         self.release();
+        self.fail(status, text);
+    }
+
+    /// Answers one that was.
+    #[cold]
+    pub(crate) fn fail(self, status: Status, text: &str) {
         self.message.body.clear();
         fail(self.binding, self.message.id, status, text);
     }
@@ -309,13 +316,17 @@ impl<'a> Request<'a> {
                 Err((status, text)) => fail(&served.binding, id, status, &text),
             }
         };
-        if let Some(task) = self.binding.node.spawn_pending(task) {
-            self.binding.serving.keep(id, task);
-            // Who closed the channel meanwhile has aborted what was kept, or is seen here, through the mutex in `keep`.
-            if self.binding.is_closed() {
-                self.binding.serving.abort_all();
-            }
-        }
+        keep(self.binding, id, self.binding.node.spawn_pending(task));
+    }
+}
+
+/// Has a task of call `id` aborted when its caller gives up, or the channel is closed.
+fn keep(binding: &Binding, id: u32, task: Option<JoinHandle<()>>) {
+    let Some(task) = task else { return };
+    binding.serving.keep(id, task);
+    // Who closed the channel meanwhile has aborted what was kept, or is seen here, through the mutex in `keep`.
+    if binding.is_closed() {
+        binding.serving.abort_all();
     }
 }
 
@@ -384,15 +395,53 @@ fn answer_large(binding: &Arc<Binding>, message: Message) {
         binding.send(message);
         return;
     }
-    // The window is full: the reply waits for room in a task of its own, and stays live until then.
-    let binding = Arc::clone(binding);
-    let node = Arc::clone(&binding.node);
-    drop(node.spawn(async move {
-        if binding.channel.reserve(bytes).await.is_ok() {
-            binding.end_call(id);
-            binding.send(message);
+    // The window is full.
+    if binding.holding.take(bytes as u32) {
+        let held = HeldReply {
+            binding: Arc::clone(binding),
+            message: Some(message),
+            bytes,
+        };
+        keep(binding, id, binding.node.spawn(held.send()));
+    } else if message.kind == Kind::Reply {
+        let text = "its reply finds no room: too many wait for their callers to read others";
+        fail(binding, id, Status::NoRoom, text);
+    } else {
+        // A text, which can be done without.
+        let body = Body::EMPTY;
+        binding.end_call(id);
+        binding.send(Message { body, ..message });
+    }
+}
+
+/// A reply that waits for room in the window, in a task of its own. Its call is live until then.
+struct HeldReply {
+    binding: Arc<Binding>,
+    message: Option<Message>,
+    /// What it takes of what may be held for the peer.
+    bytes: usize,
+}
+
+impl HeldReply {
+    async fn send(mut self) {
+        let reserved = self.binding.channel.reserve(self.bytes).await;
+        if reserved.is_ok()
+            && let Some(message) = self.message.take()
+        {
+            self.binding.end_call(message.id);
+            self.binding.send(message);
         }
-    }));
+    }
+}
+
+impl Drop for HeldReply {
+    fn drop(&mut self) {
+        self.binding.holding.give(self.bytes as u32);
+        if let Some(message) = self.message.take() {
+            let why = "it was given up before its reply could be sent";
+            fail(&self.binding, message.id, Status::Abandoned, why);
+        }
+    }
 }
 
 /// A text longer than this is cut: it is for a person, who has read enough by then.

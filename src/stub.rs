@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::call::Call;
 use crate::error::{CallError, CallErrorKind, Error, ErrorKind, Executed, Result};
 use crate::peer::Peer;
+use crate::wire::printable;
 
 /// What a generated client is made of: a peer and the procedures it was built for.
 #[derive(Clone)]
@@ -52,6 +53,7 @@ impl Stub {
             let found = number.map_or("", |number| offered.signature(number));
             // A free-form procedure has no signature, and takes what decodes.
             let differs = (!found.is_empty() && found != expected).then(|| {
+                let found = printable(found);
                 format!("this client was built for `{expected}`, and the peer has `{found}`")
             });
             Known {

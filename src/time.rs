@@ -30,7 +30,7 @@ pub fn timeout<F: Future>(
 }
 
 /// A moment that can be counted on: one too far off for the clock is as good as never.
-fn at(after: Duration) -> Instant {
+pub(crate) fn at(after: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(after)
         .unwrap_or_else(|| now + Duration::from_secs(100 * 365 * 24 * 3600))

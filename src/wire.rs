@@ -8,6 +8,8 @@ mod large;
 mod small;
 mod taking;
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -75,6 +77,15 @@ fn malformed(caps: &careful::Caps, error: &postcard::Error) -> Undecodable {
     Undecodable::Malformed(why.unwrap_or_else(|| error.to_string()))
 }
 
+/// What a peer said, as it may be shown: without anything that a terminal could obey.
+pub(crate) fn printable(text: &str) -> String {
+    let shown = |c: char| match c {
+        '"' | '\'' | '\\' => c.into(),
+        _ => c.escape_debug().to_string(),
+    };
+    text.chars().map(shown).collect()
+}
+
 /// Why a call failed, as the peer that should have run it says. The number crosses in the slot's
 /// procedure field, a text in its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +106,8 @@ pub(crate) enum Status {
     Overloaded = 10,
     /// It was never started: it came after its deadline.
     Late = 11,
+    /// It has run, and its reply cannot be held until there is room for it.
+    NoRoom = 12,
 }
 
 impl Status {
@@ -112,6 +125,7 @@ impl Status {
             ShuttingDown,
             Overloaded,
             Late,
+            NoRoom,
         ]
         .into_iter()
         .find(|status| *status as u16 == code)
@@ -125,20 +139,18 @@ impl Status {
             Self::Undecodable => (Kind::UndecodableArguments, Executed::No),
             Self::Surplus => (Kind::SurplusBytes, Executed::No),
             Self::Panicked => (Kind::Panicked, Executed::Yes),
-            Self::ReplyTooLarge | Self::Unencodable => (Kind::ReplyTooLarge, Executed::Yes),
+            Self::ReplyTooLarge => (Kind::ReplyTooLarge, Executed::Yes),
+            Self::Unencodable => (Kind::Encode, Executed::Yes),
             Self::Abandoned => (Kind::Abandoned, Executed::Maybe),
             Self::NotStarted => (Kind::Abandoned, Executed::No),
             Self::ShuttingDown => (Kind::ShuttingDown, Executed::No),
             Self::Overloaded => (Kind::Overloaded, Executed::No),
             Self::Late => (Kind::Deadline, Executed::No),
+            Self::NoRoom => (Kind::Overloaded, Executed::Yes),
         };
         // Any bytes are a text to us, if not a pretty one.
         let text = String::from_utf8_lossy(text);
-        Some(CallError::new(
-            kind,
-            executed,
-            text.escape_debug().to_string(),
-        ))
+        Some(CallError::new(kind, executed, printable(&text)))
     }
 }
 
@@ -163,23 +175,25 @@ impl Nanos {
         Self(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64)
     }
 
-    pub(crate) fn after(self, d: std::time::Duration) -> Self {
+    pub(crate) fn after(self, d: Duration) -> Self {
         Self(
             self.0
                 .saturating_add(d.as_nanos().try_into().unwrap_or(u64::MAX)),
         )
     }
 
-    pub(crate) fn since(self, earlier: Self) -> std::time::Duration {
-        std::time::Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// How a deadline travels: milliseconds, modulo 2³² (49 days), and rather a moment late than early; 0 is none.
-    pub(crate) fn to_wire(self) -> u32 {
-        match self {
-            Self::NEVER => 0,
-            Self(ns) => (ns.div_ceil(1_000_000) as u32).max(1),
+    /// How a deadline travels that is seen `now`: milliseconds, modulo 2³² (49 days), and rather a moment late than
+    /// early; 0 is none, and one so far away that the other side could take it for the past.
+    pub(crate) fn to_wire(self, now: Self) -> u32 {
+        const FARTHEST: Duration = Duration::from_hours(24 * 24);
+        if self.since(now) > FARTHEST {
+            return 0;
         }
+        (self.0.div_ceil(1_000_000) as u32).max(1)
     }
 
     /// The deadline `wire` means, seen from `self`. What lies more than half the range back or ahead
@@ -205,7 +219,6 @@ impl Nanos {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn what_is_encoded_is_decoded_and_surplus_is_counted() {
@@ -281,6 +294,12 @@ mod tests {
     }
 
     #[test]
+    fn what_a_peer_said_is_shown_as_it_is_but_for_what_a_terminal_obeys() {
+        assert_eq!(printable("can't open \"ü\""), "can't open \"ü\"");
+        assert_eq!(printable("\u{1b}[2J\n"), "\\u{1b}[2J\\n");
+    }
+
+    #[test]
     fn an_unknown_status_is_no_error_but_a_violation() {
         assert!(Status::into_error(0, b"").is_none());
         assert!(Status::into_error(99, b"").is_none());
@@ -293,8 +312,13 @@ mod tests {
         for start in [0, 5, u64::from(u32::MAX), 1 << 40] {
             let now = Nanos(start * 1_000_000);
             let at = now.after(Duration::from_secs(30));
-            assert_eq!(now.deadline(at.to_wire()), at);
+            assert_eq!(now.deadline(at.to_wire(now)), at);
+            // What is too far away to be told is none there.
+            for days in [25, 30, 49, 365] {
+                let at = now.after(Duration::from_hours(24 * days));
+                assert_eq!(now.deadline(at.to_wire(now)), Nanos::NEVER);
+            }
+            assert_eq!(now.deadline(Nanos::NEVER.to_wire(now)), Nanos::NEVER);
         }
-        assert_eq!(Nanos(0).deadline(Nanos::NEVER.to_wire()), Nanos::NEVER);
     }
 }

@@ -72,6 +72,45 @@ fn calls_one_after_another_and_side_by_side_bring_their_own_replies() {
     });
 }
 
+/// A call that has begun in one place is awaited in another: it is heard of there.
+#[test]
+fn a_call_that_is_moved_after_its_first_poll_brings_its_reply_where_it_is_awaited() {
+    everywhere(|peer| async move {
+        let begun = async |n| {
+            let mut call = next(&peer, n).timeout(Duration::from_secs(20));
+            let polled = futures::poll!(&mut call);
+            assert!(polled.is_pending(), "a call takes more than a poll");
+            [call]
+        };
+        for n in 0..300 {
+            let mut set = FuturesUnordered::from_iter(begun(n).await);
+            assert_eq!(set.next().await, Some(Ok(n + 1)));
+            let [call] = begun(n).await;
+            assert_eq!(urpc::spawn(call).await.unwrap(), Ok(n + 1));
+        }
+    });
+}
+
+/// It has no deadline of its own before its first wait, which another runtime's thread sees to.
+#[test]
+fn a_call_of_another_runtimes_task_ends_at_its_default_deadline() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let name = names.name("s");
+    let server = Process::start("server", &format!("1 {name}"));
+    let [home, other] = [Duration::from_millis(200), Duration::from_secs(3000)].map(|deadline| {
+        let rt = urpc::Runtime::builder().call_deadline(deadline);
+        rt.build().unwrap()
+    });
+    let peer = home.block_on(urpc::connect(&name)).unwrap();
+    for _ in 0..3 {
+        let call = urpc::call::<()>(&peer, "never", ());
+        let ended = other.block_on(call).unwrap_err();
+        assert_eq!(ended.kind(), CallErrorKind::Deadline);
+    }
+    server.finish();
+}
+
 #[test]
 fn a_call_whose_reply_is_slow_is_woken_by_it() {
     everywhere(|peer| async move {

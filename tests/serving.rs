@@ -233,6 +233,16 @@ fn a_shutdown_drains_the_calls_in_progress_and_refuses_new_ones() {
 }
 
 #[test]
+fn a_shutdown_may_take_as_long_as_it_takes() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let rt = runtime(1);
+    let bind = async { offer(urpc::serve(names.name("s"))).bind().unwrap() };
+    let server = rt.block_on(bind);
+    rt.block_on(server.shutdown(Duration::MAX)).unwrap();
+}
+
+#[test]
 fn a_shutdown_that_runs_out_of_time_says_what_may_have_run() {
     let _watchdog = watchdog();
     for processors in [1, 0] {

@@ -132,7 +132,7 @@ impl Received {
         let body = &self.bytes[HEADER..];
         // A refusal is a text in every version.
         if kind == REFUSAL {
-            let text = String::from_utf8_lossy(body).escape_debug().to_string();
+            let text = crate::wire::printable(&String::from_utf8_lossy(body));
             // Whatever it says: with another version there is nothing to be had.
             let kind = if version != VERSION {
                 ErrorKind::Version

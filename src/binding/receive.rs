@@ -55,10 +55,17 @@ impl Binding {
     /// Takes the answer to call `id`, whose caller waits for nothing else, if that is what comes next.
     #[inline]
     pub(crate) fn receive_answer(&self, id: u32) -> bool {
+        let mut caller = None;
         let received = self.channel.receive_answer(id, |body| {
             // Whoever closes the channel may have answered it just now; that is as good.
-            let _ = self.pending.deliver(id, |answer| put(answer, body));
+            let delivery = self.pending.deliver(id, |answer| put(answer, body));
+            if let Delivery::Delivered(waker) = delivery {
+                caller = waker;
+            }
         });
+        if let Some(caller) = caller {
+            caller.wake(); // the call has been moved, and is waited for elsewhere
+        }
         if received {
             self.note_answers();
         }

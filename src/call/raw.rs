@@ -149,7 +149,7 @@ impl RawCall {
         if binding.try_reserve(bytes) {
             // Footnote 1, R16: perhaps its task need not be put to sleep, and woken. Then it needs no default
             // deadline before that.
-            let lingers = linger::may(binding, cx.waker());
+            let lingers = binding.node.works_here() && linger::may(binding, cx.waker());
             let deadline = match chosen {
                 None if lingers => Nanos::NEVER,
                 None => binding.default_deadline(),
@@ -170,6 +170,7 @@ impl RawCall {
         }
         let deadline = chosen.unwrap_or_else(|| binding.default_deadline());
         let crowded = Crowded::new(Arc::clone(binding), bytes, deadline);
+        self.stage = Stage::Done;
         self.poll_crowded(crowded, cx)
     }
 
@@ -187,7 +188,7 @@ impl RawCall {
             kind: Kind::Call,
             id,
             procedure: self.procedure,
-            deadline_ms: chosen.map_or(0, Nanos::to_wire),
+            deadline_ms: chosen.map_or(0, |at| at.to_wire(Nanos::coarse())),
         };
         let binding = self.handle.as_ref().expect("it is a call").peer.binding();
         let works_here = binding.node.works_here();
@@ -246,13 +247,17 @@ impl RawCall {
             return Poll::Pending;
         }
         self.leave();
-        let limit = self.limit();
-        Poll::Ready(CallError::deadline(limit, true))
+        Poll::Ready(self.late(true))
     }
 
-    fn limit(&self) -> Duration {
+    /// Time is up.
+    fn late(&self, sent: bool) -> CallError {
+        let inherited = caller::inherited();
+        if inherited <= Nanos::now() {
+            return CallError::inherited_deadline(sent);
+        }
         let of_runtime = self.peer().binding().node.config.call_deadline;
-        self.timeout.unwrap_or(of_runtime)
+        CallError::deadline(self.timeout.unwrap_or(of_runtime), sent)
     }
 
     /// Waits for an id and for room in the window, then sends.
@@ -264,7 +269,7 @@ impl RawCall {
                 self.rare = Some(Box::new(Rare::Crowded(crowded)));
                 Poll::Pending
             }
-            Poll::Ready(Err(None)) => Poll::Ready(CallError::deadline(self.limit(), false)),
+            Poll::Ready(Err(None)) => Poll::Ready(self.late(false)),
             Poll::Ready(Err(Some(error))) => Poll::Ready(error),
             Poll::Ready(Ok(id)) => {
                 let chosen = chosen_deadline(&binding, self.timeout).map(|_| crowded.deadline());

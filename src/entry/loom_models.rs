@@ -76,6 +76,42 @@ fn loom_a_reply_is_not_missed_by_a_caller_that_registers_late() {
     });
 }
 
+/// A call that lingered has been moved to another task, while the first one ends its lingering, and the reply comes:
+/// whoever has the call now is woken, or sees the reply.
+#[test]
+fn loom_a_reply_is_not_missed_by_who_has_the_call_now() {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(4); // all orders take two minutes
+    builder.check(|| {
+        let entry = Arc::new(Entry::new(0));
+        let generation = entry.begin(None);
+        let replier = {
+            let entry = entry.clone();
+            thread::spawn(
+                move || match entry.deliver(generation, |answer| *answer = 7) {
+                    Delivery::Delivered(waker) => waker.map(Waker::wake),
+                    other => panic!("{other:?}"),
+                },
+            )
+        };
+        let first = {
+            let entry = entry.clone();
+            thread::spawn(move || entry.wait_first(generation, Waker::noop()))
+        };
+        let count = std::sync::Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(count.clone());
+        // Where it cannot wait, it looks again.
+        while !entry.wait(generation, &waker) && !entry.has_answered(generation) {
+            thread::yield_now();
+        }
+        let seen = entry.has_answered(generation);
+        replier.join().unwrap();
+        let _ = first.join().unwrap();
+        assert!(seen || count.0.load(Std::SeqCst) == 1, "woken");
+        assert_eq!(entry.take(|answer| *answer), Some(7));
+    });
+}
+
 /// The death of the peer answers a call that a reply answers as well: one of them does.
 #[test]
 fn loom_a_call_is_answered_once_by_reply_or_by_close() {

@@ -120,7 +120,9 @@ pub(super) fn decode<T: DeserializeOwned>(large: Large, nesting: u32) -> Result<
     let mut before = [0; LEAD];
     before[..lead].copy_from_slice(&bytes[start..]);
     let before = &before[..lead];
-    if let Some(length) = length_at_end_of(before).filter(|length| (1..=start).contains(length)) {
+    // Shorter ones are never moved. (And a decoder that wants a number gets none of them for its bytes.)
+    let is_moved = |length: &usize| (WORTH..=start).contains(length);
+    if let Some(length) = length_at_end_of(before).filter(is_moved) {
         let after = bytes[length..start].to_vec();
         bytes.truncate(length);
         let owned = Owned {
@@ -349,6 +351,22 @@ mod tests {
                     "{lead} of {len}"
                 );
             }
+        }
+    }
+
+    /// What comes next is a number of as many bytes as are claimed to be large.
+    #[test]
+    fn a_number_is_not_taken_out_of_the_large_bytes() {
+        for claimed in [4, 8, 16] {
+            let bytes = [vec![0; 100], vec![claimed]].concat();
+            let large = || Large {
+                bytes: bytes.clone(),
+                lead: 1,
+            };
+            assert!(decode::<Vec<f64>>(large(), 9).is_err());
+            assert!(decode::<Vec<f32>>(large(), 9).is_err());
+            assert!(decode::<(u8, char)>(large(), 9).is_err());
+            assert!(decode::<(u8, [u8; 16])>(large(), 9).is_err());
         }
     }
 }
