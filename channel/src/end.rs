@@ -123,8 +123,7 @@ impl<T> End<T> {
                 self.disown();
             }
             if !self.is_marked() {
-                self.count(me);
-                let mark = &self.taken;
+                let mark = self.count(me).unwrap_or(&self.taken);
                 return Some(Held { end: self, mark });
             }
             self.taken.store(false, Ordering::Release);
@@ -144,31 +143,35 @@ impl<T> End<T> {
         fence_everywhere();
     }
 
-    /// Notes who took the end, and makes it the owner if that was often enough. Called under `taken`.
-    fn count(&self, me: u64) {
+    /// Notes who took the end, and makes it the owner if that was often enough: then returns its mark, which holds the
+    /// end from here on in the place of `taken`. Called under `taken`.
+    fn count(&self, me: u64) -> Option<&AtomicBool> {
         let again = self.last.load(Ordering::Relaxed) == me;
         let turns = self.turns.load(Ordering::Relaxed).saturating_add(1);
         let turns = if again { turns } else { 1 };
         self.last.store(me, Ordering::Relaxed);
         self.turns.store(turns, Ordering::Relaxed);
-        if turns >= ENOUGH && has_fences() {
-            self.own(me);
-        }
+        let enough = turns >= ENOUGH && has_fences();
+        enough.then(|| self.own(me))?
     }
 
-    /// Makes a thread the owner from the next time on, if it has a mark or there is one left. Called under `taken`.
+    /// Makes a thread the owner, if it has a mark or there is one left. Called under `taken`.
     #[cold]
-    fn own(&self, me: u64) {
+    fn own(&self, me: u64) -> Option<&AtomicBool> {
         let is_ours = |owner: &AtomicU64| {
             let owner = owner.load(Ordering::Relaxed);
             owner == me || owner == NONE
         };
-        if let Some(place) = self.owners.iter().position(is_ours) {
-            self.owners[place].store(me, Ordering::Relaxed);
-            // The Release in `Held::drop` shows it to whoever takes the end before.
-            self.owner
-                .store(me * OWNERS as u64 + place as u64, Ordering::Relaxed);
-        }
+        let place = self.owners.iter().position(is_ours)?;
+        self.owners[place].store(me, Ordering::Relaxed);
+        // The mark first: from here on this thread takes the end by it, also further up its stack.
+        let mark = &self.marks[place];
+        mark.store(true, Ordering::Relaxed);
+        self.owner
+            .store(me * OWNERS as u64 + place as u64, Ordering::Relaxed);
+        // Pairs with the exchange in `take`: whoever has `taken` next ends the ownership, and sees the mark.
+        self.taken.store(false, Ordering::Release);
+        Some(mark)
     }
 
     /// Orders the caller behind every `try_take` whose thread did not yet see, with a SeqCst load, what the
@@ -224,6 +227,15 @@ mod tests {
         assert!(end.try_take().is_none());
         drop(held);
         assert_eq!(end.try_take().as_deref(), Some(&2));
+    }
+
+    #[test]
+    fn a_thread_cannot_take_an_end_twice_while_it_becomes_the_owner() {
+        let end = End::new(0);
+        for turn in 1..=2 * ENOUGH {
+            let held = end.try_take();
+            assert!(held.is_some() && end.try_take().is_none(), "turn {turn}");
+        }
     }
 
     #[test]

@@ -279,12 +279,15 @@ impl Incoming {
             return Err(Violation::Partials(receiver.partials.len()));
         }
         let wanted = self.announce(receiver, own, &head, total, sink)?;
-        let bytes = take_kept_for(total as usize);
+        let large = wanted.then(|| Large {
+            bytes: take_kept_for(total as usize),
+            lead,
+        });
         receiver.current = Some(Partial {
             head,
             total,
             come: 0,
-            large: wanted.then_some(Large { bytes, lead }),
+            large,
         });
         Ok(())
     }

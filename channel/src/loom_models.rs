@@ -208,11 +208,11 @@ fn a_ring_wraps_without_losing_or_repeating() {
     });
 }
 
-/// For models in which the end changes its owner: all orders with up to five preemptions, in which mistakes
+/// For models in which the end changes its owner: all orders with up to four preemptions, in which mistakes
 /// show. All orders are too many.
 fn bounded_model(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(5);
+    builder.preemption_bound = Some(4);
     builder.check(model);
 }
 

@@ -301,7 +301,7 @@ impl Outgoing {
             let sent = self.work(sender, wire, None);
             // Pairs with the second fence in `hand_over`.
             fence(Ordering::SeqCst);
-            if self.handed.is_empty() {
+            if self.handed.has_none_whole() {
                 return sent == Sent::Published;
             }
         }

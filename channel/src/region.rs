@@ -389,7 +389,10 @@ macro_rules! copy_blocks {
             "jne 2b",
             "vzeroupper",
             from = inout(reg) $from => _, to = inout(reg) $to => _, left = inout(reg) $bytes => _,
-            out("xmm0") _, out("xmm1") _,
+            // `vzeroupper` is for all of them.
+            out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
+            out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
+            out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
             options(nostack))
     };
 }

@@ -137,7 +137,7 @@ pub(crate) struct HandOver<T> {
     queue: concurrent_queue::ConcurrentQueue<T>,
     #[cfg(urpc_loom)]
     queue: std::sync::Mutex<std::collections::VecDeque<T>>,
-    /// How many are in the queue, or on their way out of it.
+    /// How many are in the queue, or on their way into it or out of it.
     count: AtomicU64,
 }
 
@@ -153,25 +153,34 @@ impl<T> HandOver<T> {
     }
 
     pub(crate) fn push(&self, item: T) {
+        // First, so that nobody who stops at a count of nothing leaves an item behind: it may be another thread's, and
+        // what that sends next must not overtake it.
+        self.count.fetch_add(1, Ordering::Relaxed);
         // An unbounded queue that nobody closes takes everything.
         #[cfg(not(urpc_loom))]
         let _ = self.queue.push(item);
         #[cfg(urpc_loom)]
         self.queue.lock().unwrap().push_back(item);
-        // Pairs with the Acquire in `pop`.
-        self.count.fetch_add(1, Ordering::Release);
     }
 
     pub(crate) fn pop(&self) -> Option<T> {
-        if self.count.load(Ordering::Acquire) == 0 {
+        if self.is_empty() {
             return None;
         }
         #[cfg(not(urpc_loom))]
         let item = self.queue.pop().ok()?;
         #[cfg(urpc_loom)]
         let item = self.queue.lock().unwrap().pop_front()?;
-        self.count.fetch_sub(1, Ordering::Release);
+        self.count.fetch_sub(1, Ordering::Relaxed);
         Some(item)
+    }
+
+    /// Nothing can be popped: all that is counted is still being pushed, by threads that look after it themselves.
+    pub(crate) fn has_none_whole(&self) -> bool {
+        #[cfg(not(urpc_loom))]
+        return self.queue.is_empty();
+        #[cfg(urpc_loom)]
+        return self.queue.lock().unwrap().is_empty();
     }
 
     #[inline(always)]

@@ -131,7 +131,7 @@ pub enum Outcome {
 /// Lends processors to one landing of one peer. One donor at a time: `lend` is tried, never waited for.
 #[derive(Debug)]
 pub struct Lender {
-    last: AtomicU32,
+    pub(crate) last: AtomicU32,
     busy: AtomicU32,
 }
 
@@ -238,9 +238,9 @@ impl Lender {
     }
 }
 
-/// The sequence after `sequence`.
+/// The sequence after `sequence`; never 0, since a word of 0 is one in which nothing has been said.
 fn next(sequence: u32) -> u32 {
-    (sequence + 1) & SEQUENCES
+    ((sequence + 1) & SEQUENCES).max(1)
 }
 
 #[cfg(all(test, not(urpc_loom)))]
@@ -387,7 +387,7 @@ mod tests {
 
     #[test]
     fn a_sequence_wraps_within_its_bits() {
-        assert_eq!(next(SEQUENCES), 0);
+        assert_eq!(next(SEQUENCES), 1);
         assert_eq!(next(OPENING), OPENING + 1);
     }
 }

@@ -147,6 +147,24 @@ mod tests {
     }
 
     #[test]
+    fn a_grant_that_is_void_is_seen_also_where_the_sequences_wrap() {
+        let words = OwnWords::new();
+        let words = words.get();
+        let mut landing = Landing::open(words);
+        let (lender, donor, seat) = (Lender::new(), Seat::new(), Seat::new());
+        lender.last.store(u32::MAX >> 1, Ordering::Relaxed);
+        landing.give_back(words, u32::MAX >> 1);
+        let grant = lender.lend(words, 0, Duration::ZERO).expect("it is free");
+        let _ = lender.wait(grant, words, &donor, donor.ticket(), Instant::now());
+        let _ = seat.wake();
+        let arrival = landing.wait(words, &seat, 0);
+        assert!(
+            matches!(arrival, Arrival::Granted { live: false, .. }),
+            "{arrival:?}"
+        );
+    }
+
+    #[test]
     fn a_landing_is_woken_by_its_own_process() {
         let words = OwnWords::new();
         let mut landing = Landing::open(words.get());
