@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use urpc_channel::{Body, Head, Kind, Message};
+use urpc_channel::{Body, Head, INLINE, Kind, Message};
 use urpc_executor::JoinHandle;
 
 use crate::binding::Binding;
@@ -404,8 +404,7 @@ fn answer_large(binding: &Arc<Binding>, message: Message) {
         };
         keep(binding, id, binding.node.spawn(held.send()));
     } else if message.kind == Kind::Reply {
-        let text = "its reply finds no room: too many wait for their callers to read others";
-        fail(binding, id, Status::NoRoom, text);
+        fail(binding, id, Status::NoRoom, NO_ROOM);
     } else {
         // A text, which can be done without.
         let body = Body::EMPTY;
@@ -438,11 +437,15 @@ impl Drop for HeldReply {
     fn drop(&mut self) {
         self.binding.holding.give(self.bytes as u32);
         if let Some(message) = self.message.take() {
-            let why = "it was given up before its reply could be sent";
-            fail(&self.binding, message.id, Status::Abandoned, why);
+            fail(&self.binding, message.id, Status::Abandoned, GIVEN_UP);
         }
     }
 }
+
+/// Texts that need no room themselves: the channel may be closed, or full.
+const NO_ROOM: &str = "its reply finds no room (`Builder::max_bytes`)";
+const GIVEN_UP: &str = "it ended before its reply could be sent";
+const _: () = assert!(NO_ROOM.len() <= INLINE && GIVEN_UP.len() <= INLINE);
 
 /// A text longer than this is cut: it is for a person, who has read enough by then.
 const MAX_TEXT: usize = 1024;

@@ -89,8 +89,12 @@ fn replies_that_nobody_reads_are_held_up_to_a_limit() {
             let came = rt.block_on(brought(calls));
             assert!((CROSS + WAIT..40).contains(&came), "{came} came");
         }
-        // Replies that wait are let go of with their calls.
+        // Replies that wait are let go of with their calls, and with their channel.
         drop(rt.block_on(begin(&peer, procedure, CROSS + WAIT)));
+        let other = rt.block_on(urpc::connect(&name)).unwrap();
+        let calls = rt.block_on(begin(&other, procedure, CROSS + WAIT));
+        drop(other);
+        drop(calls);
         wait_for("room for as many again", || {
             let calls = rt.block_on(begin(&peer, procedure, CROSS + WAIT));
             rt.block_on(brought(calls)) == CROSS + WAIT
