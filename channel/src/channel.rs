@@ -345,10 +345,10 @@ impl Channel {
         if self.forked() || !self.peer.fill_annex(false) {
             return false;
         }
-        self.incoming.0.annex();
+        self.incoming.0.open_annex();
         // Release pairs with the fence in the peer's `Annex::opens`.
         self.own.publish(OPEN_AT, 1);
-        self.outgoing.0.annex();
+        self.outgoing.0.want_annex();
         true
     }
 

@@ -70,7 +70,7 @@ impl Incoming {
     }
 
     /// Pieces may lie in the peer's annex from now on, which is there.
-    pub(crate) fn annex(&self) {
+    pub(crate) fn open_annex(&self) {
         self.is_annexed.store(true, Ordering::Relaxed);
     }
 

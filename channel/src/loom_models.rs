@@ -357,14 +357,14 @@ fn whoever_takes_a_piece_out_of_an_annex_knows_that_it_is_open() {
         let opens = thread::spawn({
             let (sends, incoming) = (sends.clone(), incoming.clone());
             move || {
-                incoming.annex();
+                incoming.open_annex();
                 sends.peer.publish(OPEN_AT, 1);
             }
         });
         let other = thread::spawn({
             let sends = sends.clone();
             move || {
-                sends.outgoing.annex();
+                sends.outgoing.want_annex();
                 let reserved = sends
                     .window
                     .try_reserve(LARGE as usize, &sends.peer, &sends.fate);

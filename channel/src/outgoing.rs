@@ -134,7 +134,7 @@ impl Outgoing {
     }
 
     /// From now on the annex is used, if the peer wants that, too.
-    pub(crate) fn annex(&self) {
+    pub(crate) fn want_annex(&self) {
         self.wants_annex.store(true, Ordering::Relaxed);
     }
 

@@ -69,7 +69,7 @@ impl Sender {
         Ok(())
     }
 
-    /// The same, timed now and then.
+    /// The same, but only now and then, and timed.
     fn refresh_timed(&mut self, peer: &impl Words) -> Result<(), Violation> {
         if !self.distance.is_due() {
             return Ok(());
