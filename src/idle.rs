@@ -150,7 +150,7 @@ impl Node {
             self.expire(now);
             self.tend_silent();
             // Done before each rest; but there are processors that never rest.
-            for binding in self.local_bindings().iter() {
+            for binding in self.lively().iter() {
                 binding.channel.freed(binding.pending.tidy());
             }
         }
