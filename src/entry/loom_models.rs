@@ -12,20 +12,23 @@ impl std::task::Wake for Count {
     }
 }
 
+/// A thread that answers, and wakes who waits.
+fn replies(entry: &Arc<Entry<i32>>, generation: u16) -> thread::JoinHandle<Option<()>> {
+    let entry = entry.clone();
+    thread::spawn(
+        move || match entry.deliver(generation, |answer| *answer = 7) {
+            Delivery::Delivered(waker) => waker.map(Waker::wake),
+            other => panic!("{other:?}"),
+        },
+    )
+}
+
 /// A call that begins with the waker `first` gets another one while its reply comes: that is woken, or the caller sees
 /// the reply.
 fn registers_while_the_reply_comes(first: Option<Waker>) {
     let entry = Arc::new(Entry::new(0));
     let generation = entry.begin(first);
-    let replier = {
-        let entry = entry.clone();
-        thread::spawn(
-            move || match entry.deliver(generation, |answer| *answer = 7) {
-                Delivery::Delivered(waker) => waker.map(Waker::wake),
-                other => panic!("{other:?}"),
-            },
-        )
-    };
+    let replier = replies(&entry, generation);
     let count = std::sync::Arc::new(Count(AtomicUsize::new(0)));
     let waker = Waker::from(count.clone());
     let waits = entry.wait(generation, &waker);
@@ -85,15 +88,7 @@ fn loom_a_reply_is_not_missed_by_who_has_the_call_now() {
     builder.check(|| {
         let entry = Arc::new(Entry::new(0));
         let generation = entry.begin(None);
-        let replier = {
-            let entry = entry.clone();
-            thread::spawn(
-                move || match entry.deliver(generation, |answer| *answer = 7) {
-                    Delivery::Delivered(waker) => waker.map(Waker::wake),
-                    other => panic!("{other:?}"),
-                },
-            )
-        };
+        let replier = replies(&entry, generation);
         let first = {
             let entry = entry.clone();
             thread::spawn(move || entry.wait_first(generation, Waker::noop()))
