@@ -104,35 +104,41 @@ impl Pair {
 
     /// About `calls` null calls by `callers` callers at a time, once both processes are warm.
     pub fn null(&self, callers: u32, calls: u32) -> Taken {
-        let null = self.null.clone();
-        self.measure(callers, calls, move || {
-            let null = null.clone();
-            async move { null.call(()).await.expect("the server serves") }
+        self.measure(callers, calls, |share| {
+            let null = self.null.clone();
+            async move {
+                for _ in 0..share {
+                    null.call(()).await.expect("the server serves");
+                }
+            }
         })
     }
 
     /// The same with two arguments and a result, checked when they were bound.
     pub fn typed(&self, callers: u32, calls: u32) -> Taken {
-        let calc = self.calc.clone();
-        self.measure(callers, calls, move || {
-            let calc = calc.clone();
-            async move { assert_eq!(calc.add(2, 3).await.expect("the server serves"), 5) }
+        self.measure(callers, calls, |share| {
+            let calc = self.calc.clone();
+            async move {
+                for _ in 0..share {
+                    assert_eq!(calc.add(2, 3).await.expect("the server serves"), 5);
+                }
+            }
         })
     }
 
-    fn measure<F, Fut>(&self, callers: u32, calls: u32, call: F) -> Taken
+    /// `caller` makes so many calls.
+    fn measure<F>(&self, callers: u32, calls: u32, caller: impl Fn(u32) -> F) -> Taken
     where
-        F: Fn() -> Fut + Clone + Send + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
     {
         self.runtime.block_on(async {
             let warm = Instant::now() + WARM_UP;
             while Instant::now() < warm {
-                run(callers, callers, call.clone()).await;
+                run(callers, callers, &caller).await;
             }
             let before = self.counts().await;
             let begin = Instant::now();
-            let done = run(callers, calls, call).await;
+            let done = run(callers, calls, &caller).await;
             let time = begin.elapsed();
             let after = self.counts().await;
             Taken {
@@ -179,21 +185,12 @@ impl Pair {
 }
 
 /// `callers` tasks, each of which makes its share of the calls. How many calls that are.
-async fn run<F, Fut>(callers: u32, calls: u32, call: F) -> u64
+async fn run<F>(callers: u32, calls: u32, caller: impl Fn(u32) -> F) -> u64
 where
-    F: Fn() -> Fut + Clone + Send + 'static,
-    Fut: Future<Output = ()> + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
 {
     let share = calls.div_ceil(callers);
-    let caller = || {
-        let call = call.clone();
-        urpc::spawn(async move {
-            for _ in 0..share {
-                call().await;
-            }
-        })
-    };
-    let callers: Vec<_> = (0..callers).map(|_| caller()).collect();
+    let callers: Vec<_> = (0..callers).map(|_| urpc::spawn(caller(share))).collect();
     let count = callers.len() as u64;
     for caller in callers {
         caller.await.expect("a caller does not panic");

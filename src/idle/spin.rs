@@ -24,7 +24,7 @@ use crate::spare;
 
 /// Looks at the rings between two looks at what other threads of this process do, with a pause: looking is
 /// all that a message waits for.
-pub(crate) const LOOKS_PER_PAUSE: u32 = 8;
+pub(crate) const LOOKS_PER_PAUSE: u32 = 16;
 
 /// Looks at the rings between two looks at the clock: some 128 × 5 ns. What is found in the first of these
 /// rounds is found without a look at the clock.
