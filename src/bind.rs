@@ -110,6 +110,16 @@ pub(crate) fn bind(outbox: Outbox, peer: Received, with: With<'_>) -> Result<Arc
     geometry
         .check()
         .map_err(|error| handshake(error.to_string()))?;
+    // All of it is mapped, and one memfd may be sent for many channels.
+    if geometry.slots > limits::RING_SLOTS || geometry.arena > limits::ARENA_BYTES {
+        return Err(handshake(format!(
+            "its channel would have {} slots and {} bytes, and no more than {} and {} are of use",
+            geometry.slots,
+            geometry.arena,
+            limits::RING_SLOTS,
+            limits::ARENA_BYTES
+        )));
+    }
     let caps = &with.node.config.caps;
     let calls = hello.calls.min(caps.calls);
     let max_payload = hello.max_payload.min(caps.payload);

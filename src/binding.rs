@@ -194,7 +194,7 @@ impl Binding {
         if self.node.works_here() {
             return; // the next scan flushes
         }
-        self.channel.flush();
+        self.flush();
         self.sent_from_outside();
     }
 
@@ -203,7 +203,7 @@ impl Binding {
         // Pairs with the fence in `Presence::announce_rest` of the peer: either we see it resting, or
         // it sees the message.
         fence(Ordering::SeqCst);
-        if self.channel.staged() && !self.channel.flush() {
+        if self.channel.staged() && !self.flush() {
             // Full, or held by somebody: a worker sees to it, and to what it has to wait for.
             self.node.look();
         }
@@ -317,7 +317,7 @@ impl Binding {
             let answered = self.answered.listen();
             fence(Ordering::SeqCst);
             let live = self.live();
-            if self.is_closed() || live == 0 && (!self.channel.staged() || self.channel.flush()) {
+            if self.is_closed() || live == 0 && (!self.channel.staged() || self.flush()) {
                 return 0;
             }
             let Some(executor) = self.node.executor() else {
@@ -338,7 +338,7 @@ impl Binding {
     #[inline]
     pub(crate) fn end_call(&self, id: u32) {
         if let Some(bytes) = self.serving.end(id) {
-            self.holding.give(bytes);
+            self.holding.give(bytes.into());
         }
     }
 

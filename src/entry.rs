@@ -139,6 +139,13 @@ impl<A> Entry<A> {
         word == own | WAITING || word == own | REGISTERING
     }
 
+    /// Whether the call of generation `generation` has begun, and no answer to it has come yet.
+    pub(crate) fn awaits(&self, generation: u16) -> bool {
+        let word = self.word.load(Ordering::Relaxed);
+        let comes = matches!(word & STATE, WAITING | LINGERING | REGISTERING | ABANDONED);
+        comes && (word >> 16) as u16 == generation
+    }
+
     /// Whether the answer to the call of generation `generation` is there, or that has ended.
     #[inline]
     pub(crate) fn has_answered(&self, generation: u16) -> bool {

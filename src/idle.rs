@@ -184,7 +184,7 @@ impl Node {
             binding.holding.spare_nothing();
             binding.channel.freed(binding.pending.tidy());
             binding.pending.wake_waiters();
-            binding.channel.flush();
+            binding.flush();
             blocked |= binding.channel.announce_blocked();
         }
         if !blocked {
@@ -194,7 +194,7 @@ impl Node {
         // see the room.
         fence(Ordering::SeqCst);
         for binding in bindings.iter() {
-            binding.channel.flush();
+            binding.flush();
             binding.channel.refresh_window();
         }
     }
@@ -310,7 +310,7 @@ fn see_to(binding: &Arc<Binding>, glance: Glance) -> bool {
     let mut moved = false;
     if glance.chores {
         let published = channel.published();
-        channel.flush();
+        binding.flush();
         channel.refresh_window();
         moved = channel.published() != published;
     }

@@ -329,7 +329,7 @@ impl Node {
             fence(Ordering::SeqCst);
             let bindings = self.bindings();
             for binding in &bindings {
-                binding.channel.flush();
+                binding.flush();
                 if binding.wants_attention() && binding.presence().may_sleep() {
                     binding.ring();
                 }

@@ -249,6 +249,12 @@ impl Pending {
         ids.map(|id| self.abandon(id).err().unwrap_or(0)).sum()
     }
 
+    /// Whether an answer to call `id` is still to come.
+    pub(crate) fn awaits(&self, id: u32) -> bool {
+        let call = self.calls.get(index(id));
+        call.is_some_and(|call| call.entry.awaits((id >> 16) as u16))
+    }
+
     /// Delivers an answer that a peer sent, if there is such a call and it has a caller: `put` puts it there.
     #[inline]
     pub(crate) fn deliver(&self, id: u32, put: impl FnOnce(&mut Answer)) -> Delivery {

@@ -197,8 +197,7 @@ impl Holding {
     }
 
     /// Gives it back.
-    pub(crate) fn give(&self, bytes: u32) {
-        let bytes = u64::from(bytes);
+    pub(crate) fn give(&self, bytes: u64) {
         let spare = self.spare.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if spare > self.most_spare {
             self.spare_nothing();

@@ -14,9 +14,10 @@ use urpc_executor::JoinHandle;
 
 use crate::binding::Binding;
 use crate::caller::Within;
+use crate::limits;
 use crate::note::note;
 use crate::table::Table;
-use crate::wire::{self, Nanos, Status, Undecodable};
+use crate::wire::{self, MAX_TEXT, Nanos, Status, Undecodable};
 
 /// A request is being served: the low 32 bits of its word are its id.
 const LIVE: u64 = 1 << 32;
@@ -26,12 +27,14 @@ const CANCELLED: u64 = 1 << 33;
 const TOO_MUCH: u64 = 1 << 34;
 /// Its arguments are large: `bytes` says how many there are.
 const LARGE: u64 = 1 << 35;
+/// From here on the word counts its requests: an id may be used again as soon as its answer is on its way.
+const TURN: u64 = 1 << 36;
 
 struct Incoming {
     word: AtomicU64,
     bytes: AtomicU32,
-    /// The task it became, if it did not end at its first poll.
-    task: Mutex<Option<(u32, JoinHandle<()>)>>,
+    /// The task it became, if it did not end at its first poll, and in which turn.
+    task: Mutex<Option<(u64, JoinHandle<()>)>>,
 }
 
 /// See the [module's documentation](self).
@@ -66,10 +69,14 @@ impl Serving {
             return false;
         };
         // Pairs with the Release in `end`.
-        if entry.word.load(Ordering::Acquire) != 0 {
+        let word = entry.word.load(Ordering::Acquire);
+        if word & LIVE != 0 {
             return false;
         }
-        entry.word.store(LIVE | u64::from(id), Ordering::Relaxed);
+        let turn = turn(word).wrapping_add(TURN);
+        entry
+            .word
+            .store(turn | LIVE | u64::from(id), Ordering::Relaxed);
         let begun = self.begun.load(Ordering::Relaxed);
         self.begun.store(begun + 1, Ordering::Relaxed);
         true
@@ -96,9 +103,9 @@ impl Serving {
     #[inline]
     pub(crate) fn end(&self, id: u32) -> Option<u32> {
         let entry = self.entry(id)?;
-        let large = entry.word.load(Ordering::Relaxed) & LARGE != 0;
-        let bytes = large.then(|| entry.bytes.load(Ordering::Relaxed));
-        entry.word.store(0, Ordering::Release);
+        let word = entry.word.load(Ordering::Relaxed);
+        let bytes = (word & LARGE != 0).then(|| entry.bytes.load(Ordering::Relaxed));
+        entry.word.store(turn(word), Ordering::Release);
         bytes
     }
 
@@ -109,11 +116,11 @@ impl Serving {
         let cancelled = entry
             .word
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| {
-                let live = word & !LARGE == LIVE | u64::from(id);
+                let live = word & (CANCELLED | TOO_MUCH) == 0 && is_live(word, id);
                 live.then_some(word | CANCELLED)
             });
-        if cancelled.is_ok() {
-            let task = lock(&entry.task).take_if(|(of, _)| *of == id);
+        if let Ok(word) = cancelled {
+            let task = lock(&entry.task).take_if(|(of, _)| *of == turn(word));
             if let Some((_, task)) = task {
                 task.abort();
             }
@@ -127,14 +134,24 @@ impl Serving {
         word & (CANCELLED | TOO_MUCH)
     }
 
-    /// Remembers the task that serves `id`, or aborts it if the caller is gone already.
-    fn keep(&self, id: u32, task: JoinHandle<()>) {
+    /// Which of the requests with this id is live.
+    fn turn(&self, id: u32) -> u64 {
+        let word = |entry: &Incoming| entry.word.load(Ordering::Relaxed);
+        turn(self.entry(id).map_or(0, word))
+    }
+
+    /// Remembers the task that serves `id` in this turn, unless that has ended; or aborts it if the caller is gone
+    /// already.
+    fn keep(&self, id: u32, of: u64, task: JoinHandle<()>) {
         let Some(entry) = self.entry(id) else { return };
         let mut place = lock(&entry.task);
-        let word = entry.word.load(Ordering::Acquire) & !LARGE;
-        if word == LIVE | u64::from(id) {
-            *place = Some((id, task));
-        } else if word == LIVE | CANCELLED | u64::from(id) {
+        let word = entry.word.load(Ordering::Acquire);
+        if turn(word) != of || !is_live(word, id) {
+            return;
+        }
+        if word & CANCELLED == 0 {
+            *place = Some((of, task));
+        } else {
             drop(place);
             task.abort();
         }
@@ -154,6 +171,14 @@ impl Serving {
             }
         }
     }
+}
+
+fn turn(word: u64) -> u64 {
+    word & !(TURN - 1)
+}
+
+fn is_live(word: u64, id: u32) -> bool {
+    word & LIVE != 0 && word as u32 == id
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -297,6 +322,7 @@ impl<'a> Request<'a> {
         F: Future<Output = Result<Body, (Status, String)>> + Send + Unpin + 'static,
     {
         let id = self.message.id;
+        let turn = self.binding.serving.turn(id);
         self.binding.holding.begin();
         let mut served = Served {
             binding: Arc::clone(self.binding),
@@ -316,14 +342,16 @@ impl<'a> Request<'a> {
                 Err((status, text)) => fail(&served.binding, id, status, &text),
             }
         };
-        keep(self.binding, id, self.binding.node.spawn_pending(task));
+        let task = self.binding.node.spawn_pending(task);
+        keep(self.binding, (id, turn), task);
     }
 }
 
-/// Has a task of call `id` aborted when its caller gives up, or the channel is closed.
-fn keep(binding: &Binding, id: u32, task: Option<JoinHandle<()>>) {
+/// Has a task of call `id` aborted when its caller gives up, or the channel is closed. It may be over by now, and
+/// another call have the id.
+fn keep(binding: &Binding, (id, turn): (u32, u64), task: Option<JoinHandle<()>>) {
     let Some(task) = task else { return };
-    binding.serving.keep(id, task);
+    binding.serving.keep(id, turn, task);
     // Who closed the channel meanwhile has aborted what was kept, or is seen here, through the mutex in `keep`.
     if binding.is_closed() {
         binding.serving.abort_all();
@@ -358,7 +386,7 @@ fn answer(binding: &Arc<Binding>, id: u32, body: &mut Body) {
         deadline_ms: 0,
     };
     let bytes = body.window_bytes();
-    if bytes > binding.limits.max_payload as usize || !binding.try_reserve(bytes) {
+    if bytes != 0 && !may_go(binding, bytes) {
         return answer_large(binding, head.with(body.take()));
     }
     binding.end_call(id);
@@ -367,11 +395,18 @@ fn answer(binding: &Arc<Binding>, id: u32, body: &mut Body) {
     }
 }
 
+/// Whether an answer that needs room in the window has it, and is likely to be published at once.
+fn may_go(binding: &Binding, bytes: usize) -> bool {
+    let most = limits::LARGE.min(binding.limits.max_payload as usize + 1);
+    bytes < most && !binding.channel.staged() && binding.try_reserve(bytes)
+}
+
 /// The one answer of call `id`: why there is no result.
 #[cold]
 fn fail(binding: &Arc<Binding>, id: u32, status: Status, text: &str) {
     note!(Reply, binding, id);
-    let shown = &text.as_bytes()[..text.len().min(MAX_TEXT)];
+    let most = MAX_TEXT.min(INLINE.max(binding.limits.max_payload as usize));
+    let shown = &text.as_bytes()[..text.len().min(most)];
     let message = Message {
         kind: Kind::Failed,
         id,
@@ -382,7 +417,7 @@ fn fail(binding: &Arc<Binding>, id: u32, status: Status, text: &str) {
     answer_large(binding, message);
 }
 
-/// Sends an answer that needs room in the window.
+/// Sends an answer that may have to be held until the peer reads.
 fn answer_large(binding: &Arc<Binding>, message: Message) {
     let (id, bytes) = (message.id, message.body.window_bytes());
     let max = binding.limits.max_payload;
@@ -390,19 +425,17 @@ fn answer_large(binding: &Arc<Binding>, message: Message) {
         let text = format!("its reply has {bytes} bytes, and no more than {max} can cross at once");
         return fail(binding, id, Status::ReplyTooLarge, &text);
     }
-    if binding.try_reserve(bytes) {
-        binding.end_call(id);
-        binding.send(message);
-        return;
-    }
-    // The window is full.
     if binding.holding.take(bytes as u32) {
+        if binding.try_reserve(bytes) {
+            return binding.send_held(message);
+        }
+        // The window is full.
+        let turn = binding.serving.turn(id);
         let held = HeldReply {
             binding: Arc::clone(binding),
             message: Some(message),
-            bytes,
         };
-        keep(binding, id, binding.node.spawn(held.send()));
+        keep(binding, (id, turn), binding.node.spawn(held.send()));
     } else if message.kind == Kind::Reply {
         fail(binding, id, Status::NoRoom, NO_ROOM);
     } else {
@@ -417,26 +450,31 @@ fn answer_large(binding: &Arc<Binding>, message: Message) {
 struct HeldReply {
     binding: Arc<Binding>,
     message: Option<Message>,
-    /// What it takes of what may be held for the peer.
-    bytes: usize,
 }
 
 impl HeldReply {
     async fn send(mut self) {
-        let reserved = self.binding.channel.reserve(self.bytes).await;
+        let bytes = self.bytes();
+        let reserved = self.binding.channel.reserve(bytes).await;
         if reserved.is_ok()
             && let Some(message) = self.message.take()
         {
-            self.binding.end_call(message.id);
-            self.binding.send(message);
+            self.binding.send_held(message);
         }
+    }
+
+    /// What it takes of what may be held for the peer.
+    fn bytes(&self) -> usize {
+        let bytes = |message: &Message| message.body.window_bytes();
+        self.message.as_ref().map_or(0, bytes)
     }
 }
 
 impl Drop for HeldReply {
     fn drop(&mut self) {
-        self.binding.holding.give(self.bytes as u32);
+        let bytes = self.bytes();
         if let Some(message) = self.message.take() {
+            self.binding.holding.give(bytes as u64);
             fail(&self.binding, message.id, Status::Abandoned, GIVEN_UP);
         }
     }
@@ -447,5 +485,31 @@ const NO_ROOM: &str = "its reply finds no room (`Builder::max_bytes`)";
 const GIVEN_UP: &str = "it ended before its reply could be sent";
 const _: () = assert!(NO_ROOM.len() <= INLINE && GIVEN_UP.len() <= INLINE);
 
-/// A text longer than this is cut: it is for a person, who has read enough by then.
-const MAX_TEXT: usize = 1024;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_is_kept_too_late_takes_no_later_ones_place() {
+        let runtime = crate::Runtime::builder().processors(1).build().unwrap();
+        let task = || runtime.spawn(std::future::pending());
+        let serving = Serving::new(1);
+        let begin = || {
+            assert!(serving.begin(0) && !serving.begin(0));
+            serving.turn(0)
+        };
+        let first = begin();
+        serving.end(0);
+        let second = begin();
+        serving.keep(0, second, task());
+        serving.keep(0, first, task());
+        let kept = || {
+            lock(&serving.entry(0).unwrap().task)
+                .as_ref()
+                .map(|(of, _)| *of)
+        };
+        assert_eq!(kept(), Some(second));
+        serving.cancel(0);
+        assert_eq!(kept(), None, "it has been aborted");
+    }
+}

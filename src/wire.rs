@@ -148,11 +148,14 @@ impl Status {
             Self::Late => (Kind::Deadline, Executed::No),
             Self::NoRoom => (Kind::Overloaded, Executed::Yes),
         };
-        // Any bytes are a text to us, if not a pretty one.
-        let text = String::from_utf8_lossy(text);
+        // Any bytes are a text to us, if not a pretty one, and as many as a person reads.
+        let text = String::from_utf8_lossy(&text[..text.len().min(MAX_TEXT)]);
         Some(CallError::new(kind, executed, printable(&text)))
     }
 }
+
+/// The text of a failure is cut after so many bytes: it is for a person, who has read enough by then.
+pub(crate) const MAX_TEXT: usize = 1024;
 
 /// A point of CLOCK_MONOTONIC in nanoseconds: the same for all processes of this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -303,8 +306,10 @@ mod tests {
     fn an_unknown_status_is_no_error_but_a_violation() {
         assert!(Status::into_error(0, b"").is_none());
         assert!(Status::into_error(99, b"").is_none());
-        let error = Status::into_error(Status::Panicked as u16, &[0xFF, b'!']).unwrap();
-        assert_eq!(error.executed(), Executed::Yes);
+        let error = |text: &[u8]| Status::into_error(Status::Panicked as u16, text).unwrap();
+        assert_eq!(error(&[0xFF, b'!']).executed(), Executed::Yes);
+        let long = error(&[b'x'; 1 << 20]).to_string();
+        assert!((MAX_TEXT..2 * MAX_TEXT).contains(&long.len()));
     }
 
     #[test]

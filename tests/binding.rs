@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
 use common::{Names, Process, hear, runtime, say, serve, until_told_to_end, wait_for, watchdog};
-use raw::{Bound, HELLO, Shown, VERSION, frame, hello, refusal};
+use raw::{Bound, HELLO, LIMITS, Shown, VERSION, frame, hello, refusal};
 use urpc::{Error, ErrorKind, Executed, Peer};
 use urpc_channel::UnsealedWakePage;
 
@@ -145,8 +145,10 @@ fn what_is_no_hello_is_refused_with_a_reason() {
     let whole = frame(VERSION, HELLO, &hello(&[]));
     let huge = [b"urpc\x01\0\x01\0".as_slice(), &u32::MAX.to_le_bytes()].concat();
     let crowd = vec![("p", ""); 70_000];
+    let vast = [LIMITS.calls, 8 << 20, 4 << 20, 1].map(u64::from);
+    let vast = postcard::to_allocvec(&((4096u32, 1u32 << 28), vast, [0u8; 0].as_slice())).unwrap();
     let short = std::fs::File::open("/dev/null").unwrap();
-    let cases: [(&[u8], Vec<_>, &str); 11] = [
+    let cases: [(&[u8], Vec<_>, &str); 12] = [
         (b"GET / HTTP/1.1\r\n\r\n", vec![], "not this protocol"),
         (&huge, vec![], "claims 4294967295 bytes"),
         (&frame(VERSION, 9, b""), vec![], "kind 9"),
@@ -156,6 +158,7 @@ fn what_is_no_hello_is_refused_with_a_reason() {
             vec![outbox, page, wakes],
             "bytes",
         ),
+        (&frame(VERSION, HELLO, &vast), vec![], "4096 slots"),
         (&whole, vec![], "without its regions"),
         (&whole, vec![outbox], "without its regions"),
         (&whole, vec![outbox, page], "without its regions"),

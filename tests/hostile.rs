@@ -258,7 +258,7 @@ fn messages_that_break_the_protocol_close_the_channel_and_no_other() {
     let name = names.name("s");
     let server = Process::start("server", &format!("1 {name}"));
     let hold = 1;
-    let cases: [(&str, &[Message]); 7] = [
+    let cases: [(&str, &[Message]); 8] = [
         (
             "a reply to no call",
             &[message(Kind::Reply, 1 << 16, 0, b"")],
@@ -286,6 +286,10 @@ fn messages_that_break_the_protocol_close_the_channel_and_no_other() {
         (
             "large, to no call",
             &[message(Kind::Reply, 0, 0, &[7; 1000])],
+        ),
+        (
+            "the beginning of a large one, to no call",
+            &[message(Kind::Reply, 0, 0, &[7; 100_000])],
         ),
     ];
     let calls = with_an_honest_client(&name, || {

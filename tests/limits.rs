@@ -53,6 +53,7 @@ fn server(argument: &str) {
         "serving" => builder.max_serving(8),
         "bytes" => builder.max_bytes(1_000_000).client_share(60),
         "one channel" => builder.max_calls(4).max_payload(1000).max_window(0),
+        "payload" => builder.max_payload(20),
         "nesting" => builder.max_nesting(20),
         "undumpable" => builder.undumpable(true),
         descriptors => {
@@ -66,6 +67,7 @@ fn server(argument: &str) {
         let _server = urpc::serve(name)
             .method("len", |bytes: Vec<u8>| async move { bytes.len() })
             .method("hold", |_: Vec<u8>| pending::<()>())
+            .method("text", |len: usize| async move { "x".repeat(len) })
             .method("depth", |tree: Tree| async move { tree.depth() })
             .method("dumpable", |()| async {
                 dumpable_behavior().unwrap() == DumpableBehavior::Dumpable
@@ -273,6 +275,26 @@ fn the_limits_of_a_channel_are_the_smaller_ones_of_its_sides() {
         // The fifth one waits at home.
         let fifth = len(&peer, 1).timeout(Duration::from_millis(20)).await;
         assert_eq!(fifth.unwrap_err().executed(), Executed::No);
+    });
+    server.finish();
+}
+
+#[test]
+fn whoever_takes_few_bytes_gets_the_status_of_what_does_not_cross_and_the_beginning_of_its_text() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let (server, name) = start(&names, "payload");
+    runtime(1).block_on(async {
+        let peer = urpc::connect(&name).await.unwrap();
+        let text = |len: usize| urpc::call::<String>(&peer, "text", len);
+        assert_eq!(text(19).await.unwrap().len(), 19);
+        let error = text(100).await.unwrap_err();
+        let said = (error.kind(), error.executed());
+        assert_eq!(said, (CallErrorKind::ReplyTooLarge, Executed::Yes));
+        assert!(error.to_string().contains("101 bytes"), "{error}");
+        let error = urpc::call::<usize>(&peer, "len", 5u8).await.unwrap_err();
+        assert_eq!(error.kind(), CallErrorKind::UndecodableArguments, "{error}");
+        assert_eq!(text(19).await.unwrap().len(), 19);
     });
     server.finish();
 }

@@ -1,21 +1,23 @@
-//! Large replies that their caller does not read: so many wait in the window, so many at the server, and the others end
-//! at once, as calls that have run.
+//! Large replies that their caller does not read: so many wait at the server, however many channels they are for, and
+//! the others end at once, as calls that have run.
 #[macro_use]
 mod common;
+#[path = "common/raw.rs"]
+mod raw;
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use common::{Names, Process, say, until_told_to_end, wait_for, watchdog};
 use futures::future::join_all;
 use futures::poll;
+use raw::Bound;
 use serde_bytes::ByteBuf;
 use urpc::{Call, CallErrorKind, Executed, Peer, Runtime};
+use urpc_channel::{Body, Kind, Message};
 
 /// Bytes of a reply.
 const REPLY: usize = 1_000_000;
-/// Replies of which the bytes fit into the window.
-const CROSS: usize = 8;
-/// And those for which one client has room at the server.
+/// Replies for which one client has room at the server.
 const WAIT: usize = 3;
 
 /// Calls that have run.
@@ -87,18 +89,65 @@ fn replies_that_nobody_reads_are_held_up_to_a_limit() {
             // Nobody reads before all have run.
             let calls = rt.block_on(begin(&peer, procedure, 40));
             let came = rt.block_on(brought(calls));
-            assert!((CROSS + WAIT..40).contains(&came), "{came} came");
+            assert!((WAIT..40).contains(&came), "{came} came");
         }
         // Replies that wait are let go of with their calls, and with their channel.
-        drop(rt.block_on(begin(&peer, procedure, CROSS + WAIT)));
+        drop(rt.block_on(begin(&peer, procedure, 40)));
         let other = rt.block_on(urpc::connect(&name)).unwrap();
-        let calls = rt.block_on(begin(&other, procedure, CROSS + WAIT));
+        let calls = rt.block_on(begin(&other, procedure, 40));
         drop(other);
         drop(calls);
         wait_for("room for as many again", || {
-            let calls = rt.block_on(begin(&peer, procedure, CROSS + WAIT));
-            rt.block_on(brought(calls)) == CROSS + WAIT
+            let calls = rt.block_on(begin(&peer, procedure, WAIT));
+            rt.block_on(brought(calls)) == WAIT
         });
+    }
+    server.finish();
+}
+
+#[test]
+fn all_channels_of_a_client_that_reads_nothing_have_one_limit() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let name = names.name("s");
+    let server = Process::start("server", &name);
+    let rt = Runtime::builder().build().unwrap();
+    let peer = rt.block_on(urpc::connect(&name)).unwrap();
+    let ran = || rt.block_on(urpc::call::<usize>(&peer, "ran", ())).unwrap();
+    for channels in [2, 4] {
+        let deaf = (0..channels).map(|_| Bound::connect(&name).unwrap().speak());
+        let deaf: Vec<_> = deaf.collect();
+        let before = ran();
+        for ((channel, socket, _pages), id) in
+            deaf.iter().flat_map(|bound| [(bound, 0), (bound, 1)])
+        {
+            let call = Message {
+                kind: Kind::Call,
+                id,
+                procedure: 0,
+                deadline_ms: 0,
+                body: Body::EMPTY,
+            };
+            channel.send(call).unwrap();
+            raw::ring(socket);
+        }
+        wait_for("all to have run", || ran() == before + 2 * channels);
+        let (mut came, mut failed) = (0, 0);
+        wait_for("all answers", || {
+            for (channel, socket, _pages) in &deaf {
+                let take = |answer: Message| {
+                    channel.freed(answer.body.window_bytes());
+                    match answer.kind {
+                        Kind::Reply => came += 1,
+                        _ => failed += 1,
+                    }
+                };
+                channel.receive(1, take).unwrap();
+                raw::ring(socket);
+            }
+            came + failed == 2 * channels
+        });
+        assert_eq!(came, WAIT);
     }
     server.finish();
 }

@@ -85,9 +85,11 @@ impl Sink for Taker<'_> {
         self.messages += 1;
     }
 
-    fn admits(&mut self, bytes: u32) -> bool {
+    fn admits(&mut self, head: &Head, bytes: u32) -> bool {
         self.admits = !self.admits;
-        self.admitted += if self.admits { bytes.into() } else { 0 };
+        if self.admits && head.kind == Kind::Call {
+            self.admitted += u64::from(bytes);
+        }
         self.admits
     }
 

@@ -312,8 +312,7 @@ impl Incoming {
             });
         }
         receiver.declared += u64::from(total);
-        // An answer is to a call of ours, which we make room for when we make it.
-        Ok(head.kind != Kind::Call || sink.admits(total))
+        Ok(sink.admits(head, total))
     }
 }
 

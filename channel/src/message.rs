@@ -23,7 +23,7 @@ pub enum Kind {
     Goodbye,
     /// Only received: the peer withdrew its call `id` before all of it had crossed, so it did not run.
     Aborted,
-    /// Only received: a large call of the peer whose bytes were [not admitted](Sink::admits).
+    /// Only received: a large message of the peer whose bytes were [not admitted](Sink::admits).
     Refused,
 }
 
@@ -216,9 +216,9 @@ pub trait Sink {
     /// ([`Kind::Refused`]).
     fn large(&mut self, head: Head, body: Large);
 
-    /// Whether to hold the `bytes` of a large call whose first piece has come. If not, none is kept.
-    fn admits(&mut self, bytes: u32) -> bool {
-        let _ = bytes;
+    /// Whether to hold the `bytes` of a large message whose first piece has come. If not, none is kept.
+    fn admits(&mut self, head: &Head, bytes: u32) -> bool {
+        let _ = (head, bytes);
         true
     }
 

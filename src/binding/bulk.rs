@@ -1,7 +1,10 @@
-//! Large messages: what a channel gets once many bytes have crossed in them, and how long their answers are awaited.
+//! Large messages: what a channel gets once many bytes have crossed in them, how long their answers are awaited, and
+//! for how long those are held that the peer does not read.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
+
+use urpc_channel::Message;
 
 use super::Binding;
 use crate::limits;
@@ -13,6 +16,8 @@ pub(super) struct Bulk {
     moved: AtomicU64,
     /// Bytes of the last one; 0 if its answer has been awaited in vain.
     last: AtomicU32,
+    /// Bytes of answers that count as held until nothing waits to be published.
+    unpublished: AtomicU64,
 }
 
 impl Binding {
@@ -39,6 +44,39 @@ impl Binding {
     pub(crate) fn more_patience(&self) -> Duration {
         let bytes = self.bulk.last.load(Ordering::Relaxed);
         Duration::from_micros((bytes / limits::BYTES_PER_MICROSECOND).into())
+    }
+
+    /// Sends an answer for which there is room in the window, and whose bytes have been [taken](Holding::take). They
+    /// count until it is published: the peer need not read it.
+    ///
+    /// [Holding::take]: crate::quota::Holding::take
+    pub(crate) fn send_held(&self, message: Message) {
+        let bytes = message.body.window_bytes() as u64;
+        self.end_call(message.id);
+        self.send(message);
+        // After the sending: whoever finds these bytes, and then nothing staged, knows that they are published.
+        self.bulk.unpublished.fetch_add(bytes, Ordering::AcqRel);
+        self.give_published();
+    }
+
+    /// Publishes what there is room for. False if some of it must wait for the peer.
+    pub(crate) fn flush(&self) -> bool {
+        let flushed = self.channel.flush();
+        self.give_published();
+        flushed
+    }
+
+    fn give_published(&self) {
+        let unpublished = &self.bulk.unpublished;
+        let bytes = unpublished.load(Ordering::Acquire);
+        if bytes != 0
+            && !self.channel.staged()
+            && unpublished
+                .compare_exchange(bytes, 0, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        {
+            self.holding.give(bytes);
+        }
     }
 
     /// It was in vain.

@@ -118,6 +118,10 @@ impl Binding {
 
     #[cold]
     fn break_off(self: &Arc<Self>, wrong: impl fmt::Display) -> bool {
+        // Of a channel that we have closed, the calls have an answer, and the peer may not know it yet.
+        if self.is_closed() {
+            return true;
+        }
         let client = Client::of(self.process.credentials());
         self.node.keeper.offended(client);
         self.close(&format!("it broke the protocol: {wrong}"));
@@ -185,12 +189,22 @@ impl Sink for Sorter<'_> {
         }
     }
 
-    fn admits(&mut self, bytes: u32) -> bool {
-        self.binding.holding.take(bytes)
+    fn admits(&mut self, head: &Head, bytes: u32) -> bool {
+        match head.kind {
+            Kind::Call => self.binding.holding.take(bytes),
+            // Room for the answer was made with the call.
+            _ => {
+                let awaits = self.binding.pending.awaits(head.id);
+                if !awaits {
+                    self.is_wrong("begins to answer what is no call:", head.id);
+                }
+                awaits
+            }
+        }
     }
 
     fn withdrawn(&mut self, bytes: u32) {
-        self.binding.holding.give(bytes);
+        self.binding.holding.give(bytes.into());
     }
 }
 
