@@ -130,6 +130,7 @@ pub(crate) fn bind(outbox: Outbox, peer: Received, with: With<'_>) -> Result<Arc
     let refused = |what: &str, error: RegionError| {
         handshake(format!("its {what} is not what it must be: {error}"))
     };
+    let brought = fds.len();
     let mut fds = fds.into_iter();
     let mut region = || {
         let fd = fds.next();
@@ -139,6 +140,10 @@ pub(crate) fn bind(outbox: Outbox, peer: Received, with: With<'_>) -> Result<Arc
     let page = PeerPage::accept(region()?).map_err(|e| refused("presence page", e))?;
     let accepting = with.wakes.is_none();
     let wakes = match with.wakes {
+        Some(_) if brought > 2 => {
+            let why = "it brings a wake page, as one who connects: one of the two has to serve (`serve_fd`)";
+            return Err(handshake(why));
+        }
         Some(ours) => ours.sealed(),
         None => WakePage::accept(region()?),
     };

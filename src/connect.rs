@@ -99,6 +99,7 @@ impl Connect {
     ///
     /// # Panics
     /// If there is a procedure of this name already.
+    #[track_caller]
     pub fn method<A, F, Fut>(self, name: &str, handler: F) -> Self
     where
         A: DeserializeOwned + Send + 'static,
@@ -112,6 +113,7 @@ impl Connect {
     ///
     /// # Panics
     /// If there is a procedure of one of their names already.
+    #[track_caller]
     #[allow(clippy::should_implement_trait)]
     pub fn add(self, service: impl Service) -> Self {
         self.plan(|plan| {
@@ -164,7 +166,7 @@ async fn run(plan: Plan) -> Result<Peer> {
                 let socket = names::connect(&name)?;
                 (name, socket)
             }
-            To::Socket(socket) => ("an inherited socket".to_owned(), socket),
+            To::Socket(socket) => (names::INHERITED.to_owned(), socket),
         };
         let binding = bind::connect(&node, name, socket, &offer, &plan.allow)?;
         // Made here, so that a binding whose future is dropped meanwhile is closed with its result.

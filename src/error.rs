@@ -3,8 +3,9 @@
 //! Every error of a call answers one question above all: *can it have run?* ([`Executed`]). A call is
 //! never sent a second time behind its caller's back.
 
-use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use urpc_executor::{Elapsed, JoinError};
 
@@ -205,6 +206,8 @@ pub enum ErrorKind {
     Shutdown,
     /// A [time limit](crate::time::timeout) was over.
     Elapsed,
+    /// An error of the program's own, which `?` has brought here; [`source`](std::error::Error::source) has it.
+    Io,
     /// There are as many channels or unfinished handshakes as are allowed, or the system has nothing left for
     /// one more.
     Overloaded,
@@ -216,7 +219,14 @@ pub enum ErrorKind {
 pub struct Error {
     kind: ErrorKind,
     message: String,
-    call: Option<CallError>,
+    cause: Option<Cause>,
+}
+
+/// What an [`Error`] was made of.
+#[derive(Clone)]
+enum Cause {
+    Call(CallError),
+    Io(Arc<io::Error>),
 }
 
 impl Error {
@@ -224,7 +234,7 @@ impl Error {
         Self {
             kind,
             message: message.into(),
-            call: None,
+            cause: None,
         }
     }
 
@@ -233,7 +243,7 @@ impl Error {
     }
 
     /// Like [`system`](Self::system), where what is missing may be there again later.
-    pub(crate) fn scarce(doing: impl fmt::Display, why: std::io::Error) -> Self {
+    pub(crate) fn scarce(doing: impl fmt::Display, why: io::Error) -> Self {
         let kind = if lacks_resources(&why) {
             ErrorKind::Overloaded
         } else {
@@ -257,15 +267,19 @@ impl Error {
     /// The call that failed, if it was one.
     #[must_use]
     pub fn call(&self) -> Option<&CallError> {
-        self.call.as_ref()
+        match &self.cause {
+            Some(Cause::Call(call)) => Some(call),
+            _ => None,
+        }
     }
 
     /// Whether anything can have run: nothing has where binding failed.
     #[must_use]
     pub fn executed(&self) -> Executed {
-        match (&self.call, self.kind) {
+        use ErrorKind::{Elapsed, Io, Join, Shutdown};
+        match (self.call(), self.kind) {
             (Some(call), _) => call.executed(),
-            (None, ErrorKind::Join | ErrorKind::Shutdown | ErrorKind::Elapsed) => Executed::Maybe,
+            (None, Join | Shutdown | Elapsed | Io) => Executed::Maybe,
             _ => Executed::No,
         }
     }
@@ -285,7 +299,11 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.call.as_ref().map(|call| call as _)
+        match &self.cause {
+            Some(Cause::Call(call)) => Some(call),
+            Some(Cause::Io(error)) => Some(&**error),
+            None => None,
+        }
     }
 }
 
@@ -294,7 +312,7 @@ impl From<CallError> for Error {
         Self {
             kind: ErrorKind::Call,
             message: call.to_string(),
-            call: Some(call),
+            cause: Some(Cause::Call(call)),
         }
     }
 }
@@ -311,14 +329,18 @@ impl From<Elapsed> for Error {
     }
 }
 
-impl From<std::io::Error> for Error {
-    fn from(error: std::io::Error) -> Self {
-        Self::new(ErrorKind::System, error.to_string())
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self {
+            kind: ErrorKind::Io,
+            message: error.to_string(),
+            cause: Some(Cause::Io(Arc::new(error))),
+        }
     }
 }
 
 /// Whether the system has no more descriptors, memory or threads for this process.
-fn lacks_resources(error: &std::io::Error) -> bool {
+fn lacks_resources(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let scarce = [
         Errno::MFILE,

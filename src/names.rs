@@ -21,6 +21,9 @@ use crate::limits;
 /// The socket's path has to fit into a `sockaddr_un`.
 const LONGEST: usize = 107;
 
+/// What a peer is called that has no name: its socket was made with this process, or given to it.
+pub(crate) const INHERITED: &str = "an inherited socket";
+
 /// The path of the socket that serves `name`.
 pub(crate) fn path(name: &str) -> Result<PathBuf> {
     let bad = |why: &str| Error::new(ErrorKind::BadName, format!("`{name}` is no name: {why}"));

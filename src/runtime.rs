@@ -147,7 +147,7 @@ impl Builder {
     }
 
     /// One CPU for each processor; if there are fewer CPUs than processors, they are used in turn. The
-    /// default is to let the kernel choose.
+    /// default is to let the kernel choose, as it also does where a CPU is not there, or not for this process.
     pub fn pin(mut self, cpus: impl IntoIterator<Item = u32>) -> Self {
         self.config.pin = cpus.into_iter().collect();
         self
@@ -178,7 +178,8 @@ impl Builder {
         self
     }
 
-    /// The deadline of calls that are given none; the default is 30 s.
+    /// The deadline of calls that are given none; the default is 30 s. It is the caller's alone: the handler is told
+    /// only what [`Call::timeout`](crate::Call::timeout) says.
     pub fn call_deadline(mut self, limit: Duration) -> Self {
         self.config.call_deadline = limit;
         self

@@ -78,6 +78,7 @@ impl ServerBuilder {
     ///
     /// # Panics
     /// If there is a procedure of this name already.
+    #[track_caller]
     pub fn method<A, F, Fut>(mut self, name: &str, handler: F) -> Self
     where
         A: DeserializeOwned + Send + 'static,
@@ -92,6 +93,7 @@ impl ServerBuilder {
     ///
     /// # Panics
     /// If there is a procedure of one of their names already.
+    #[track_caller]
     #[allow(clippy::should_implement_trait)]
     pub fn add(mut self, service: impl Service) -> Self {
         for procedure in service.procedures() {
@@ -150,7 +152,8 @@ impl ServerBuilder {
                 .listen(&listener)
                 .map_err(|error| Error::system("watch the socket", error))?,
             Some(socket) => {
-                let process = listener.allow.check(&socket)?;
+                let named = |error: Error| error.about(names::INHERITED);
+                let process = listener.allow.check(&socket).map_err(named)?;
                 node.keeper
                     .greet(socket, process, &listener)
                     .map_err(|error| Error::system("watch the socket", error))?;
@@ -195,7 +198,7 @@ struct State {
     bindings: Vec<Weak<Binding>>,
     /// Of a server of one socket: its peer came, or was refused.
     met: bool,
-    refusal: Option<String>,
+    refusal: Option<Error>,
     /// No more peers are taken: who is in the list now will be seen to.
     stopped: bool,
     ended: bool,
@@ -240,7 +243,7 @@ impl Listener {
     pub(crate) fn refused(&self, error: &Error) {
         let mut state = lock(&self.state);
         state.met = true;
-        state.refusal = Some(error.to_string());
+        state.refusal = Some(error.clone().about(names::INHERITED));
         drop(state);
         self.changed.notify(usize::MAX);
     }
@@ -308,7 +311,7 @@ impl Server {
             let one_peer = matches!(*lock(&listener.at), Some(Where::Socket));
             if one_peer && met {
                 if let Some(why) = refusal {
-                    return Err(Error::new(ErrorKind::Handshake, why));
+                    return Err(why);
                 }
                 for binding in listener.bindings() {
                     let closed = binding.ended.listen();

@@ -92,6 +92,7 @@ impl Services {
     ///
     /// # Panics
     /// If there is one of this name already: a programmer's mistake.
+    #[track_caller]
     pub(crate) fn add(&mut self, procedure: Procedure) {
         let index = self.procedures.len();
         assert!(
@@ -101,7 +102,7 @@ impl Services {
         let before = self.by_name.insert(procedure.name.clone(), index);
         assert!(
             before.is_none(),
-            "two procedures are named `{}`",
+            "two procedures are named `{}`: a service can be given another name, `#[urpc::service(name = \"…\")]`",
             procedure.name
         );
         self.procedures.push(procedure);

@@ -76,8 +76,9 @@ fn a_name_that_nobody_serves_is_an_error_at_once() {
     let name = names.name("nobody");
     let words = ["nobody serves", name.as_str(), "is its server running"];
     refused(connect(&name), ErrorKind::NoServer, &words);
-    // What a killed server leaves behind.
+    // What a killed server leaves behind. (A child of another test may have it until it has been executed.)
     drop(UnixListener::bind(&name).unwrap());
+    wait_for("nobody to have it", || UnixStream::connect(&name).is_err());
     refused(connect(&name), ErrorKind::NoServer, &words);
     let long = format!("{name}/{}", "x".repeat(100));
     refused(connect(&long), ErrorKind::BadName, &["bytes", "shorter"]);
@@ -182,8 +183,8 @@ fn what_is_no_hello_is_refused_with_a_reason() {
     server.finish();
 }
 
-#[test]
-fn a_server_that_leaves_the_wake_page_unsealed_is_refused() {
+/// The error of connecting to a server that says its hello with this page, if any, after it has got three descriptors.
+fn greeted_with(wakes: Option<UnsealedWakePage>, words: &[&str]) {
     let _watch = watchdog();
     let names = Names::new();
     let name = names.name("s");
@@ -193,15 +194,22 @@ fn a_server_that_leaves_the_wake_page_unsealed_is_refused() {
         let (.., fds) = raw::receive(&socket).unwrap();
         assert_eq!(fds.len(), 3);
         let shown = Shown::new();
-        assert!(shown.say_hello(None, &socket, &[]));
+        assert!(shown.say_hello(wakes.as_ref(), &socket, &[]));
         (fds, shown) // kept until the client has looked
     });
-    refused(
-        connect(&name),
-        ErrorKind::Handshake,
-        &[&name, "wake page", "seals"],
-    );
+    let words = [&[&*name, "wake page"], words].concat();
+    refused(connect(&name), ErrorKind::Handshake, &words);
     drop(server.join().unwrap());
+}
+
+#[test]
+fn a_server_that_leaves_the_wake_page_unsealed_is_refused() {
+    greeted_with(None, &["seals"]);
+}
+
+#[test]
+fn two_that_connect_to_one_another_are_told_so() {
+    greeted_with(Some(UnsealedWakePage::create().unwrap()), &["`serve_fd`"]);
 }
 
 #[test]
