@@ -6,6 +6,7 @@
 //! What the peer says is a claim until it is checked here. Afterwards the socket carries doorbell bytes
 //! only.
 
+pub(crate) mod foreign;
 pub(crate) mod frames;
 
 use std::io::{self, IoSlice};
@@ -17,7 +18,7 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use urpc_channel::{
     Channel, Geometry, Inbox, Limits, Outbox, PeerPage, RegionError, UnsealedWakePage, WakePage,
 };
@@ -95,6 +96,11 @@ impl Greeting {
         match sent {
             Ok(sent) if sent == self.bytes.len() => Ok(()),
             Ok(_) => Err(handshake("it does not read its hello")),
+            // So many descriptors of ours wait to be taken already, or it is memory that is missing.
+            Err(error @ (Errno::TOOMANYREFS | Errno::NOBUFS | Errno::NOMEM)) => {
+                let why = format!("nothing can be sent to it just now: {error}");
+                Err(Error::new(ErrorKind::Overloaded, why))
+            }
             Err(error) => Err(handshake(format!("it cannot be greeted: {error}"))),
         }
     }
@@ -218,7 +224,7 @@ fn hear(socket: &OwnedFd) -> Result<Received> {
     let limit = limits::HANDSHAKE;
     let until = Instant::now() + limit;
     let mut received = Received::default();
-    while !received.advance(socket, RecvFlags::DONTWAIT)? {
+    while !received.advance(socket)? {
         let mut fds = [PollFd::new(socket, PollFlags::IN)];
         match poll(&mut fds, bell::timeout(Some(until)).as_ref()) {
             Ok(0) => {
@@ -236,6 +242,21 @@ fn hear(socket: &OwnedFd) -> Result<Received> {
 /// The client's side, from an open socket to a binding. Blocks, but no longer than the time limit of
 /// a handshake; to be run where blocking is allowed.
 pub(crate) fn connect(
+    node: &Arc<Node>,
+    name: String,
+    socket: OwnedFd,
+    offer: &Offer,
+    allow: &Allow,
+) -> Result<Arc<Binding>> {
+    let kept = socket.try_clone();
+    let connected = connect_by(node, name, socket, offer, allow);
+    if let (Err(_), Ok(socket)) = (&connected, kept) {
+        foreign::empty(socket);
+    }
+    connected
+}
+
+fn connect_by(
     node: &Arc<Node>,
     name: String,
     socket: OwnedFd,

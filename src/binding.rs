@@ -19,6 +19,7 @@ use rustix::net::{Shutdown, shutdown};
 use urpc_channel::{Channel, Message, PeerPage, WakePage, Why};
 use urpc_donate::{Backoff, Lender, Patience, PeerProcess, Seat};
 
+use crate::bind::foreign;
 use crate::error::{CallError, CallErrorKind, Executed};
 use crate::limits;
 use crate::node::Node;
@@ -291,6 +292,7 @@ impl Binding {
         }
         // The peer is told now, not when the last thread of ours lets go of this.
         let _ = shutdown(&self.socket, Shutdown::Both);
+        foreign::empty(&self.socket);
         self.ended.notify(usize::MAX);
     }
 

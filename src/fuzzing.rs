@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::{Deserialize, Serialize};
 use urpc_channel::{Body, Large};
 
@@ -38,7 +38,7 @@ pub fn handshake(message: &[u8], piece: u8, descriptors: u8) -> bool {
         } else if (&theirs).write_all(piece).is_err() {
             return false;
         }
-        match received.advance(&ours, RecvFlags::DONTWAIT) {
+        match received.advance(&ours) {
             Ok(false) => {}
             Ok(true) => return received.into_hello(),
             Err(_) => return false,
@@ -46,7 +46,7 @@ pub fn handshake(message: &[u8], piece: u8, descriptors: u8) -> bool {
     }
     drop(theirs);
     // The end of it, or bytes that were not read yet.
-    matches!(received.advance(&ours, RecvFlags::DONTWAIT), Ok(true)) && received.into_hello()
+    matches!(received.advance(&ours), Ok(true)) && received.into_hello()
 }
 
 fn send(socket: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) {

@@ -164,7 +164,7 @@ fn what_is_no_hello_is_refused_with_a_reason() {
         (&whole, vec![outbox], "without its regions"),
         (&whole, vec![outbox, page], "without its regions"),
         (&whole, vec![outbox, page, wakes, page], "more descriptors"),
-        (&whole, vec![short.as_fd(), page, wakes], "outbox"),
+        (&whole, vec![short.as_fd(), page, wakes], "not a memfd"),
         // Sealed already, so that only its maker could write it.
         (&whole, vec![outbox, page, page], "wake page"),
     ];

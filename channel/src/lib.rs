@@ -49,6 +49,6 @@ pub use layout::{ANNEX, BadGeometry, Geometry, INLINE};
 pub use message::{Arrived, Body, Head, Inline, Kind, Large, Message, Sink};
 pub use outbox::{GrantWords, Inbox, Outbox, OwnPage, PeerPage};
 pub use outgoing::Sent;
-pub use sealed::RegionError;
+pub use sealed::{RegionError, is_memory};
 pub use violation::Violation;
 pub use wakes::{UnsealedWakePage, WakePage, WakeWords};

@@ -17,13 +17,8 @@ use crate::layout::BadGeometry;
 #[non_exhaustive]
 pub enum RegionError {
     /// Not memory of the kind that seals protect (a regular file, huge pages, a pipe, …).
-    #[error(
-        "the peer's descriptor is not a memfd in ordinary memory (file system type {found:#x})"
-    )]
-    NotMemory {
-        /// What `fstatfs` says it is.
-        found: u64,
-    },
+    #[error("the peer's descriptor is not a memfd in ordinary memory")]
+    NotMemory,
     /// Its maker could still truncate or grow it, or we could be made to write it.
     #[error("the peer's memory lacks the seals {missing:#x} of F_SEAL_*")]
     Unsealed {
@@ -96,11 +91,16 @@ pub(crate) fn seal(fd: impl AsFd) -> io::Result<()> {
     Ok(fs::fcntl_add_seals(fd, SEALS)?)
 }
 
+/// Whether this can be sealed, as only memory can. That is asked of no file system, which may be anybody's, and never
+/// answer.
+pub fn is_memory(fd: impl AsFd) -> bool {
+    fs::fcntl_get_seals(fd).is_ok()
+}
+
 /// The seals of what can be sealed, which nothing else is that could be mapped: no file, no device, no huge page.
 pub(crate) fn seals(fd: impl AsFd) -> Result<SealFlags, RegionError> {
-    let kind = fs::fstatfs(&fd)?.f_type as u64;
-    if kind != TMPFS_MAGIC {
-        return Err(RegionError::NotMemory { found: kind });
+    if !is_memory(&fd) || fs::fstatfs(&fd)?.f_type as u64 != TMPFS_MAGIC {
+        return Err(RegionError::NotMemory);
     }
     Ok(fs::fcntl_get_seals(fd)?)
 }

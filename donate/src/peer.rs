@@ -4,12 +4,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::sys::socket::{getsockopt, sockopt};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// The peer's credentials at the moment it connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credentials {
-    /// Process id, in this process's namespace.
+    /// Process id, in this process's namespace; 0 if it is outside of that.
     pub pid: i32,
     /// Effective user id.
     pub uid: u32,
@@ -23,11 +24,12 @@ impl Credentials {
     /// # Errors
     /// If the kernel does not tell: then the peer must not be believed anything.
     pub fn of(socket: impl AsFd) -> std::io::Result<Self> {
-        let peer = rustix::net::sockopt::socket_peercred(socket)?;
+        // (rustix has a type for it that cannot be 0.)
+        let peer = getsockopt(&socket, sockopt::PeerCredentials)?;
         Ok(Self {
-            pid: peer.pid.as_raw_nonzero().get(),
-            uid: peer.uid.as_raw(),
-            gid: peer.gid.as_raw(),
+            pid: peer.pid(),
+            uid: peer.uid(),
+            gid: peer.gid(),
         })
     }
 }

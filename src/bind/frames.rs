@@ -4,15 +4,13 @@
 //! "urpc" | version u16 | kind u8 | reason u8 | length u32 | body (postcard) + 2 or 3 descriptors with a hello
 //! ```
 
-use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use serde::{Deserialize, Serialize};
+use urpc_channel::is_memory;
 
-use super::handshake;
+use super::{foreign, handshake};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 
@@ -46,6 +44,7 @@ pub(super) struct Hello {
 #[derive(Debug, Default)]
 pub(crate) struct Received {
     bytes: Vec<u8>,
+    /// Memory, or what can be closed like that.
     fds: Vec<OwnedFd>,
 }
 
@@ -54,7 +53,7 @@ impl Received {
     ///
     /// # Errors
     /// If the peer is gone, or what it sends is no such message; `WouldBlock` if there is nothing.
-    pub(crate) fn advance(&mut self, socket: impl AsFd, flags: RecvFlags) -> Result<bool> {
+    pub(crate) fn advance(&mut self, socket: impl AsFd) -> Result<bool> {
         loop {
             let missing = self.missing()?;
             if missing == 0 {
@@ -63,21 +62,7 @@ impl Received {
             let start = self.bytes.len();
             // Grown as it comes: a length is a claim.
             self.bytes.resize(start + missing.min(4096), 0);
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
-            let mut control = RecvAncillaryBuffer::new(&mut space);
-            let result = recvmsg(
-                &socket,
-                &mut [IoSliceMut::new(&mut self.bytes[start..])],
-                &mut control,
-                flags | RecvFlags::CMSG_CLOEXEC,
-            );
-            // Whatever came along is owned from here on, and closed if it is not wanted.
-            for message in control.drain() {
-                if let RecvAncillaryMessage::ScmRights(fds) = message {
-                    self.fds.extend(fds);
-                }
-            }
-            let read = match result {
+            let read = match foreign::read(&socket, &mut self.bytes[start..]) {
                 Ok(read) => read,
                 Err(error) => {
                     self.bytes.truncate(start);
@@ -95,18 +80,18 @@ impl Received {
             if read.bytes == 0 {
                 return Err(handshake("it hung up"));
             }
+            if !read.fds.iter().all(is_memory) {
+                foreign::close(read.fds);
+                let why = "what it sends along is not a memfd in ordinary memory";
+                return Err(handshake(why));
+            }
+            self.fds.extend(read.fds);
             if self.fds.len() > DESCRIPTORS {
                 return Err(handshake(TOO_MANY));
             }
-            if read.flags.contains(ReturnFlags::CTRUNC) {
-                // What there is no room for is closed by the kernel. Either it sent too many, or this process
-                // may have no more: an honest peer would send just as many as there is space for.
-                return Err(if self.fds.len() == DESCRIPTORS {
-                    handshake(TOO_MANY)
-                } else {
-                    let why = "there are no descriptors left for its memory";
-                    Error::new(ErrorKind::Overloaded, why)
-                });
+            if read.is_cut {
+                let why = "there are no descriptors left for its memory";
+                return Err(Error::new(ErrorKind::Overloaded, why));
             }
         }
     }

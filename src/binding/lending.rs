@@ -6,14 +6,16 @@
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::{Duration, Instant};
 
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{SendFlags, send};
 use urpc_channel::{GrantWords, Standing, WakeWords};
 use urpc_donate::policy::{PeerView, STUCK};
 use urpc_donate::{Lender, Outcome, Presence, Signal, View, Words};
 
 use super::Binding;
+use crate::bind::foreign;
 use crate::node::{lock, page};
 use crate::note::note;
+use crate::quota::Client;
 use crate::stats::add;
 use crate::wire::Nanos;
 
@@ -236,13 +238,18 @@ impl Binding {
         patience.in_vain(now).map(|pause| now + pause)
     }
 
-    /// Reads the doorbell. False if the peer is gone.
+    /// Reads the doorbell. False if the peer is gone, or rings with something in its hands.
     pub(crate) fn answer_bell(&self) -> bool {
         let mut bytes = [0u8; 256];
         add(&self.counters.system_calls, 1);
-        match recv(&self.socket, &mut bytes, RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => false,
-            Ok(_) => true,
+        match foreign::read(&self.socket, &mut bytes) {
+            Ok(read) if read.fds.is_empty() => read.bytes != 0,
+            Ok(read) => {
+                foreign::close(read.fds);
+                let client = Client::of(self.process.credentials());
+                self.node.keeper.offended(client);
+                false
+            }
             Err(error) => error == rustix::io::Errno::AGAIN || error == rustix::io::Errno::INTR,
         }
     }

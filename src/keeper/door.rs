@@ -14,12 +14,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rustix::event::epoll::{self, EventFlags};
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::SendFlags;
 use slab::Slab;
 use urpc_donate::{Patience, PeerProcess};
 
 use super::Token;
-use crate::bind::{self, Received, With};
+use crate::bind::{self, Received, With, foreign};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{self, Caps};
 use crate::node::{Node, lock};
@@ -55,7 +55,7 @@ impl Unbound {
 
     /// Reads what is there. True if that was all of its hello.
     fn advance(&mut self) -> Result<bool> {
-        self.received.advance(&self.socket, RecvFlags::DONTWAIT)
+        self.received.advance(&self.socket)
     }
 }
 
@@ -98,6 +98,11 @@ impl Door {
         let fresh = || (Patience::new(0, limits::LONGEST_WAIT), now);
         let (patience, until) = all.entry(client).or_insert_with(fresh);
         *until = now + patience.in_vain(now).unwrap_or_default();
+    }
+
+    /// Whether this client broke the protocol before.
+    fn knows(&self, client: Client) -> bool {
+        lock(&self.offenders).contains_key(&client)
     }
 
     /// Until when this client has to wait.
@@ -262,6 +267,10 @@ fn receive(node: &Arc<Node>, socket: OwnedFd, listener: &Arc<Listener>) {
     };
     let mut unbound = Unbound::new(socket, process, listener);
     let keeper = &node.keeper;
+    if foreign::is_crowded() && keeper.door.knows(unbound.client()) {
+        let why = "what clients of its kind sent instead of memory is being closed still";
+        return bind::refuse(&unbound.socket, &overloaded(why));
+    }
     unbound.not_before = keeper.door.sentence(unbound.client());
     let said = match unbound.not_before {
         None => unbound.advance(),
@@ -310,6 +319,7 @@ fn conclude(node: &Arc<Node>, unbound: Unbound, said: Result<bool>) {
         }
         if let Ok(socket) = socket {
             bind::refuse(&socket, &error);
+            foreign::empty(&socket);
         }
         listener.refused(&error);
     }

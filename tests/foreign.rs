@@ -1,0 +1,111 @@
+//! Descriptors that a peer sends and nobody asked for: one whose last close takes an hour holds up neither who is bound
+//! nor who comes next.
+#[macro_use]
+mod common;
+#[path = "common/raw.rs"]
+mod raw;
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use common::{Names, Process, runtime, serve, wait_for, watchdog};
+use raw::Bound;
+use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size};
+use urpc::ErrorKind;
+
+fn server(argument: &str) {
+    serve(argument, |server, _| server.method("one", |()| async { 1 }));
+}
+
+/// Sends a socket, with these bytes, of which the last close takes an hour while what comes back lives, who does not
+/// read. False, if nobody takes it.
+fn send_lingering(to: &UnixStream, bytes: &[u8]) -> (TcpStream, bool) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    set_socket_recv_buffer_size(&listener, 4096).unwrap();
+    let lingering = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (deaf, _) = listener.accept().unwrap();
+    lingering.set_nonblocking(true).unwrap();
+    set_socket_linger(&lingering, Some(Duration::from_hours(1))).unwrap();
+    while (&lingering).write(&[0; 65536]).is_ok() {}
+    let (to, bytes) = (to.try_clone().unwrap(), bytes.to_vec());
+    let (tell, told) = mpsc::channel();
+    // If the last close should be ours after all, this thread takes the hour.
+    std::thread::spawn(move || {
+        let sent = raw::send(&to, &bytes, &[lingering.as_fd()]);
+        let _ = tell.send(sent);
+        drop(lingering);
+    });
+    (deaf, told.recv().unwrap())
+}
+
+/// Whether another process is served, by one that is bound by now and by one that comes now.
+fn is_served(client: &mut Process) {
+    client.tell("");
+    client.expect("served");
+}
+
+fn client(name: &str) {
+    let rt = runtime(1);
+    let first = rt.block_on(urpc::connect(name)).unwrap();
+    common::say("ready", "");
+    common::for_each_line(|_| {
+        rt.block_on(async {
+            let second = urpc::connect(name).await.unwrap();
+            for peer in [&first, &second] {
+                assert_eq!(urpc::call::<i32>(peer, "one", ()).await, Ok(1));
+            }
+        });
+        common::say("served", "");
+    });
+}
+
+#[test]
+fn a_server_is_held_up_by_no_descriptor_of_a_connection_or_of_a_ring() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let name = names.name("s");
+    let server = Process::start("server", &format!("1 {name}"));
+    let mut client = Process::start("client", &name);
+
+    let socket = UnixStream::connect(&name).unwrap();
+    let (_deaf, sent) = send_lingering(&socket, b"GET / HTTP/1.1\r\n\r\n");
+    assert!(sent);
+    is_served(&mut client);
+    // Behind what is read: it is left in the socket, if that is not closed by then.
+    let socket = UnixStream::connect(&name).unwrap();
+    let bytes = [b"GET / HTTP/1.1\r\n\r\n".as_slice(), &[0; 10_000]].concat();
+    assert!(raw::send(&socket, &bytes, &[]));
+    let _deaf = send_lingering(&socket, b"and more");
+    is_served(&mut client);
+
+    let bound = Bound::connect(&name).unwrap();
+    let (_deaf, sent) = send_lingering(&bound.socket, b"\0");
+    assert!(sent);
+    wait_for("its channel to be closed", || {
+        raw::is_hung_up(&bound.socket)
+    });
+    is_served(&mut client);
+    client.finish();
+    server.finish();
+}
+
+#[test]
+fn a_client_is_told_at_once() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let name = names.name("s");
+    let listener = UnixListener::bind(&name).unwrap();
+    let hostile = std::thread::spawn(move || {
+        let (socket, _) = listener.accept().unwrap();
+        send_lingering(&socket, b"GET / HTTP/1.1\r\n\r\n")
+    });
+    let connected = runtime(1).block_on(async { urpc::connect(&name).await });
+    assert_eq!(connected.unwrap_err().kind(), ErrorKind::Handshake);
+    drop(hostile.join().unwrap());
+}
+
+roles! { "server" => server, "client" => client }
