@@ -1,7 +1,9 @@
-//! A server's own life: several clients, a parent and its child over an inherited socket, and the end
-//! in order.
+//! A server's own life: several clients, a parent and its child over an inherited socket, peers that never come, and
+//! the end in order.
 #[macro_use]
 mod common;
+#[path = "common/raw.rs"]
+mod raw;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -12,7 +14,7 @@ use std::time::Duration;
 
 use common::{Names, Process, for_each_line, runtime, say, until_told_to_end, wait_for, watchdog};
 use event_listener::Event;
-use urpc::{CallErrorKind, ErrorKind, Executed, Server, ServerBuilder};
+use urpc::{CallErrorKind, ErrorKind, Executed, Runtime, Server, ServerBuilder};
 
 static SERVER: OnceLock<Server> = OnceLock::new();
 static SUM: AtomicU64 = AtomicU64::new(0);
@@ -104,6 +106,13 @@ fn inherits_client(argument: &str) {
     });
 }
 
+/// Connects to its argument, and says nothing.
+fn silent(name: &str) {
+    let _socket = UnixStream::connect(name).unwrap();
+    say("ready", "");
+    until_told_to_end();
+}
+
 #[test]
 fn several_clients_are_served_at_once() {
     let _watchdog = watchdog();
@@ -187,6 +196,35 @@ fn a_child_is_served_by_its_parent_over_an_inherited_socket() {
         child.finish();
         rt.block_on(run).unwrap().unwrap();
     }
+}
+
+/// Waits for the end of a server whose peer is not bound; both are told why.
+async fn ends(server: &Server, peer: &UnixStream, why: &str) {
+    let error = server.run().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Handshake, "{error}");
+    for text in [error.to_string(), raw::refusal(peer)] {
+        assert!(text.contains(why), "`{why}` is not in: {text}");
+    }
+}
+
+#[test]
+fn a_server_of_one_socket_ends_if_its_peer_says_nothing() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let name = names.name("s");
+    let rt = Runtime::builder().processors(1).max_unbound(2);
+    let rt = rt.build().unwrap();
+    rt.block_on(async {
+        let [(first, evicted), (second, late)] = [(); 2].map(|()| {
+            let (peer, socket) = UnixStream::pair().unwrap();
+            (peer, offer(urpc::serve_fd(socket)).bind().unwrap())
+        });
+        let _named = offer(urpc::serve(&*name)).bind().unwrap();
+        let another = Process::start("silent", &name);
+        ends(&evicted, &first, "too many others").await;
+        ends(&late, &second, "within 5s").await;
+        another.finish();
+    });
 }
 
 #[test]
@@ -277,4 +315,5 @@ roles! {
     "client" => client,
     "inherits" => inherits,
     "inherits client" => inherits_client,
+    "silent" => silent,
 }

@@ -8,14 +8,15 @@
 //! protocol and comes again waits, the longer the more often that was.
 
 use std::collections::HashMap;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rustix::event::epoll::{self, EventFlags};
 use rustix::net::SendFlags;
-use slab::Slab;
 use urpc_donate::{Patience, PeerProcess};
 
 use super::Token;
@@ -57,11 +58,25 @@ impl Unbound {
     fn advance(&mut self) -> Result<bool> {
         self.received.advance(&self.socket)
     }
+
+    /// Not to be bound any more: its peer is told why, and its server, which may wait for nobody else. Not under the
+    /// lock, since whoever waits for that server is woken.
+    fn give_up(self, epoll: &OwnedFd, why: &Error) {
+        // A forked child may keep the socket open, and so its place in the epoll.
+        let _ = epoll::delete(epoll, &self.socket);
+        bind::refuse(&self.socket, why);
+        foreign::empty(&self.socket);
+        self.listener.refused(why);
+    }
 }
+
+/// By a key that is never used again: an event that comes late names nobody else.
+type Waiting = BTreeMap<u64, Unbound>;
 
 /// See the [module's documentation](self).
 pub(super) struct Door {
-    unbound: Mutex<Slab<Unbound>>,
+    unbound: Mutex<Waiting>,
+    next_key: AtomicU64,
     most: usize,
     most_of_one: usize,
     /// Clients that broke the protocol, and until when those wait that come again.
@@ -80,6 +95,7 @@ impl Door {
     pub(super) fn new(caps: Caps, spare: OwnedFd) -> Self {
         Self {
             unbound: Mutex::default(),
+            next_key: AtomicU64::new(0),
             most: caps.unbound,
             most_of_one: quota::share(caps.unbound as u64, caps.share) as usize,
             offenders: Mutex::default(),
@@ -121,35 +137,48 @@ impl Door {
         listener: &Arc<Listener>,
     ) -> io::Result<()> {
         let mut all = lock(&self.unbound);
-        add(&mut all, epoll, Unbound::new(socket, process, listener))
+        self.add(&mut all, epoll, Unbound::new(socket, process, listener))
+    }
+
+    fn add(&self, all: &mut Waiting, epoll: &OwnedFd, unbound: Unbound) -> io::Result<()> {
+        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
+        let flags = match unbound.not_before {
+            None => EventFlags::IN,
+            Some(_) => EventFlags::empty(),
+        };
+        epoll::add(epoll, &unbound.socket, Token::Unbound(key).pack(), flags)?;
+        all.insert(key, unbound);
+        Ok(())
     }
 
     /// Lets one wait that has not said its hello yet, if it may.
     fn wait_for(&self, epoll: &OwnedFd, unbound: Unbound) -> Result<(), (OwnedFd, Error)> {
         let mut all = lock(&self.unbound);
         let mut counts = HashMap::new();
-        for (_, other) in &*all {
+        for other in all.values() {
             *counts.entry(other.client()).or_insert(0) += 1;
         }
         if counts.get(&unbound.client()) >= Some(&self.most_of_one) {
             let why = "too many connections of this client have not said their hello yet";
             return Err((unbound.socket, overloaded(why)));
         }
+        let mut late = None;
         if all.len() >= self.most {
             let waits = all
                 .iter()
-                .map(|(key, other)| (key, other.client(), other.until));
+                .map(|(key, other)| (*key, other.client(), other.until));
             let victim =
                 waits.max_by_key(|(_, client, until)| (counts[client], std::cmp::Reverse(*until)));
-            if let Some((key, ..)) = victim {
-                let late = all.remove(key);
-                let _ = epoll::delete(epoll, &late.socket);
-                let why = "it had not said its hello when too many others came";
-                bind::refuse(&late.socket, &overloaded(why));
-            }
+            late = victim.and_then(|(key, ..)| all.remove(&key));
         }
         let kept = unbound.socket.try_clone();
-        add(&mut all, epoll, unbound)
+        let added = self.add(&mut all, epoll, unbound);
+        drop(all);
+        if let Some(late) = late {
+            let why = "it had not said its hello when too many others came";
+            late.give_up(epoll, &overloaded(why));
+        }
+        added
             .map_err(|error| Error::scarce("watch one more connection", error))
             .or_else(|error| kept.map_or(Ok(()), |socket| Err((socket, error))))
     }
@@ -175,23 +204,26 @@ impl Door {
         lock(&self.unbound).clear();
     }
 
-    /// Drops the connections whose time is over. Says when to look again, and whether the door is to be opened.
+    /// Gives up the connections whose time is over. Says when to look again, and whether the door is to be opened.
     pub(super) fn see_to_time(&self, epoll: &OwnedFd, now: Instant) -> (Option<Instant>, bool) {
         let mut next: Option<Instant> = None;
-        lock(&self.unbound).retain(|key, unbound| {
-            let late = unbound.until <= now;
-            if late {
-                let _ = epoll::delete(epoll, &unbound.socket);
-            } else {
-                if unbound.not_before.take_if(|at| *at <= now).is_some() {
-                    let token = Token::Unbound(key as u64).pack();
-                    let _ = epoll::modify(epoll, &unbound.socket, token, EventFlags::IN);
-                }
-                let at = unbound.not_before.unwrap_or(unbound.until);
-                next = Some(next.map_or(at, |other| other.min(at)));
+        let late = |&key: &u64, unbound: &mut Unbound| {
+            if unbound.until <= now {
+                return true;
             }
-            !late
-        });
+            if unbound.not_before.take_if(|at| *at <= now).is_some() {
+                let token = Token::Unbound(key).pack();
+                let _ = epoll::modify(epoll, &unbound.socket, token, EventFlags::IN);
+            }
+            let at = unbound.not_before.unwrap_or(unbound.until);
+            next = Some(next.map_or(at, |other| other.min(at)));
+            false
+        };
+        let late: Vec<_> = lock(&self.unbound).extract_if(.., late).collect();
+        for (_, unbound) in late {
+            let why = format!("it did not say its hello within {:?}", limits::HANDSHAKE);
+            unbound.give_up(epoll, &Error::new(ErrorKind::Handshake, why));
+        }
         let mut shut_until = lock(&self.shut_until);
         let opens = shut_until.take_if(|until| *until <= now).is_some();
         (next.into_iter().chain(*shut_until).min(), opens)
@@ -219,18 +251,6 @@ impl Door {
         *spare = another_spare();
         turned_away
     }
-}
-
-fn add(all: &mut Slab<Unbound>, epoll: &OwnedFd, unbound: Unbound) -> io::Result<()> {
-    let entry = all.vacant_entry();
-    let token = Token::Unbound(entry.key() as u64).pack();
-    let flags = match unbound.not_before {
-        None => EventFlags::IN,
-        Some(_) => EventFlags::empty(),
-    };
-    epoll::add(epoll, &unbound.socket, token, flags)?;
-    entry.insert(unbound);
-    Ok(())
 }
 
 /// Somebody connects.
@@ -289,20 +309,21 @@ fn receive(node: &Arc<Node>, socket: OwnedFd, listener: &Arc<Listener>) {
 /// A connection that was waited for has something to say.
 pub(super) fn advance(node: &Arc<Node>, key: u64) {
     let keeper = &node.keeper;
-    let key = key as usize;
     let (unbound, said) = {
         let mut all = lock(&keeper.door.unbound);
-        let Some(unbound) = all.get_mut(key) else {
+        let Entry::Occupied(mut entry) = all.entry(key) else {
             return;
         };
-        if unbound.not_before.is_some() {
-            (all.remove(key), None) // it has hung up
+        let unbound = entry.get_mut();
+        let said = if unbound.not_before.is_some() {
+            None // it has hung up
         } else {
             match unbound.advance() {
                 Ok(false) => return,
-                said => (all.remove(key), Some(said)),
+                said => Some(said),
             }
-        }
+        };
+        (entry.remove(), said)
     };
     let _ = epoll::delete(&keeper.epoll, &unbound.socket);
     let Some(said) = said else { return };
