@@ -142,7 +142,7 @@ impl ServerBuilder {
             offer: Arc::new(self.services),
             allow: self.allow,
             draining: Arc::new(AtomicBool::new(false)),
-            key: AtomicU64::new(0),
+            key: AtomicU64::new(u64::MAX),
             state: Mutex::new(State::default()),
             changed: Event::new(),
         });
@@ -188,6 +188,7 @@ pub(crate) struct Listener {
     pub(crate) offer: Offer,
     pub(crate) allow: Allow,
     pub(crate) draining: Arc<AtomicBool>,
+    /// Key in the keeper's list, once it is there: a server of one socket never is.
     pub(crate) key: AtomicU64,
     state: Mutex<State>,
     changed: Event,

@@ -228,6 +228,20 @@ fn a_server_of_one_socket_ends_if_its_peer_says_nothing() {
 }
 
 #[test]
+fn a_server_of_one_socket_that_ends_leaves_the_others_listening() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let name = names.name("s");
+    let rt = runtime(1);
+    rt.block_on(async {
+        let _named = offer(urpc::serve(&*name)).bind().unwrap();
+        let (_peer, socket) = UnixStream::pair().unwrap();
+        drop(offer(urpc::serve_fd(socket)).bind().unwrap());
+        urpc::connect(&*name).await.unwrap();
+    });
+}
+
+#[test]
 fn a_shutdown_drains_the_calls_in_progress_and_refuses_new_ones() {
     let _watchdog = watchdog();
     for processors in [1, 0] {
