@@ -184,10 +184,14 @@ impl Keeper {
         listener.with_socket(|socket| epoll::modify(&self.epoll, socket, token, flags));
     }
 
-    /// Nothing is watched any more.
+    /// Nothing is watched any more: who listened here, or waited at the door, is told so.
     pub(crate) fn clear(&self) {
-        lock(&self.listeners).clear();
-        self.door.clear();
+        let listeners = std::mem::take(&mut *lock(&self.listeners));
+        for (_, listener) in listeners {
+            listener.stop();
+            listener.end();
+        }
+        self.door.clear(&self.epoll);
         lock(&self.unheard).clear();
         lock(&self.closing).clear();
     }

@@ -249,6 +249,18 @@ impl Listener {
         self.changed.notify(usize::MAX);
     }
 
+    /// Nothing more is accepted, and the name is free.
+    pub(crate) fn stop(&self) {
+        lock(&self.state).stopped = true;
+        lock(&self.at).take();
+    }
+
+    /// Nothing more is served, either: nobody need wait for it any more.
+    pub(crate) fn end(&self) {
+        lock(&self.state).ended = true;
+        self.changed.notify(usize::MAX);
+    }
+
     fn bindings(&self) -> Vec<Arc<Binding>> {
         let state = lock(&self.state);
         state.bindings.iter().filter_map(Weak::upgrade).collect()
@@ -277,8 +289,7 @@ fn stop_accepting(node: &Weak<Node>, listener: &Arc<Listener>) {
         }
         node.keeper.unlisten(listener);
     }
-    lock(&listener.state).stopped = true;
-    lock(&listener.at).take();
+    listener.stop();
 }
 
 /// A bound server. It serves as long as a handle to it exists, whether [`run`](Self::run) is awaited or
@@ -290,8 +301,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Waits until the server has been [shut down](Self::shutdown); one of [`serve_fd`], until its peer
-    /// is gone.
+    /// Waits until the server has been [shut down](Self::shutdown), or its runtime has ended; one of
+    /// [`serve_fd`], until its peer is gone.
     ///
     /// # Errors
     /// If the one peer of [`serve_fd`] could not be bound.
@@ -355,8 +366,7 @@ impl Server {
             left += binding.drained(until).await;
             binding.close("its server was shut down");
         }
-        lock(&listener.state).ended = true;
-        listener.changed.notify(usize::MAX);
+        listener.end();
         match left {
             0 => Ok(()),
             calls => Err(Error::new(

@@ -1,5 +1,5 @@
 //! A server's own life: several clients, a parent and its child over an inherited socket, peers that never come, and
-//! the end in order.
+//! the end, in order or with its runtime.
 #[macro_use]
 mod common;
 #[path = "common/raw.rs"]
@@ -224,6 +224,29 @@ fn a_server_of_one_socket_ends_if_its_peer_says_nothing() {
         ends(&evicted, &first, "too many others").await;
         ends(&late, &second, "within 5s").await;
         another.finish();
+    });
+}
+
+#[test]
+fn a_server_ends_with_its_runtime_and_its_name_is_free() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let name = names.name("s");
+    let (ended, rt) = (runtime(1), runtime(1));
+    let (silent, socket) = UnixStream::pair().unwrap();
+    let [server, unmet] = ended.block_on(async {
+        let servers = [urpc::serve(&*name), urpc::serve_fd(socket)];
+        servers.map(|server| offer(server).bind().unwrap())
+    });
+    drop(ended);
+    rt.block_on(async {
+        server.run().await.unwrap();
+        ends(&unmet, &silent, "its runtime has ended").await;
+        let error = urpc::connect(&*name).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoServer, "{error}");
+        let _again = offer(urpc::serve(&*name)).bind().unwrap();
+        drop(server);
+        urpc::connect(&*name).await.unwrap();
     });
 }
 

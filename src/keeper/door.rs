@@ -200,8 +200,13 @@ impl Door {
         *lock(&self.shut_until) = Some(Instant::now() + limits::RESPITE);
     }
 
-    pub(super) fn clear(&self) {
-        lock(&self.unbound).clear();
+    /// Gives up all connections: the runtime has ended.
+    pub(super) fn clear(&self, epoll: &OwnedFd) {
+        let all = std::mem::take(&mut *lock(&self.unbound));
+        for unbound in all.into_values() {
+            let why = "its runtime has ended";
+            unbound.give_up(epoll, &Error::new(ErrorKind::Shutdown, why));
+        }
     }
 
     /// Gives up the connections whose time is over. Says when to look again, and whether the door is to be opened.
