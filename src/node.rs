@@ -150,10 +150,14 @@ impl Node {
             }
         };
         *write(&node.executor) = Some(executor);
-        node.thread("urpc-keeper", keeper::run).map_err(failed)?;
-        if processors == 0 {
-            node.thread("urpc-stand-in", landing::stand_in)
-                .map_err(failed)?;
+        let keeper = node.thread("urpc-keeper", keeper::run);
+        let threads = keeper.and_then(|()| match processors {
+            0 => node.thread("urpc-stand-in", landing::stand_in),
+            _ => Ok(()),
+        });
+        if let Err(error) = threads {
+            node.stop(); // else it and its executor would hold each other for ever
+            return Err(failed(error));
         }
         Ok(node)
     }

@@ -1,7 +1,12 @@
-//! A runtime outlives each of its `block_on`s, and so do its channels.
+//! A runtime outlives each of its `block_on`s, and so do its channels. One that cannot be started leaves nothing behind.
 #[macro_use]
 mod common;
+#[path = "common/state.rs"]
+mod state;
+
 use common::{Names, Process, say, until_told_to_end, watchdog};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use state::Held;
 
 fn server(name: &str) {
     let rt = urpc::Runtime::builder().processors(1).build().unwrap();
@@ -13,6 +18,43 @@ fn server(name: &str) {
         say("ready", "");
         urpc::unblock(until_told_to_end).await;
     });
+}
+
+/// Has no memory left for a thread, and says what it holds before and after it has tried to start runtimes.
+fn cramped(_: &str) {
+    let held = || {
+        let held = Held::by(std::process::id()).unwrap();
+        format!("{:?}", (held.descriptors, held.threads, held.mappings))
+    };
+    say("ready", "");
+    let before = held();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
+    let kib: u64 = size
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
+    let current = Some((kib + 1024) * 1024);
+    let maximum = None;
+    setrlimit(Resource::As, Rlimit { current, maximum }).unwrap();
+    for processors in [0, 1, 0, 1] {
+        let error = urpc::Runtime::builder().processors(processors).build();
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("start a runtime"), "{error}");
+    }
+    say("held", format!("{before} {}", held()));
+}
+
+#[test]
+fn a_runtime_that_cannot_be_started_leaves_nothing_behind() {
+    let _w = watchdog();
+    let mut process = Process::start("cramped", "");
+    let held = process.expect("held");
+    let (before, after) = held.split_at(held.len() / 2);
+    assert_eq!(before.trim(), after.trim());
+    process.finish();
 }
 
 #[test]
@@ -61,4 +103,4 @@ fn a_task_and_two_threads_that_block_share_a_channel() {
     process.finish();
 }
 
-roles! { "server" => server }
+roles! { "server" => server, "cramped" => cramped }
