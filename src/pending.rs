@@ -345,10 +345,14 @@ impl Pending {
             .sum()
     }
 
-    /// Some call has no answer yet, not even one that its caller has still to look at.
+    /// Some call has no answer yet, not even one that its caller has still to look at. An id that is taken and of no
+    /// call does not count: it is kept; or its call is just being begun, and will not be sent, since whoever closed the
+    /// channel has seen all that were (see [`Channel::send`](urpc_channel::Channel::send)).
     pub(crate) fn unsettled(&self) -> bool {
         let mut calls = self.taken(Ordering::Relaxed);
-        calls.any(|call| call.is_none_or(|call| !call.entry.is_answered()))
+        calls.any(|call| {
+            call.is_none_or(|Outgoing { entry, .. }| !entry.is_answered() && !entry.is_free())
+        })
     }
 
     /// The calls whose ids are taken. `None` for one whose entry is just being made.

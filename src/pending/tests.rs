@@ -77,6 +77,19 @@ fn who_looks_for_the_next_deadline_while_others_expire_is_not_told_that_there_is
 }
 
 #[test]
+fn an_id_that_is_kept_is_settled() {
+    let pending = pending(2);
+    let id = pending
+        .begin(None, Some(Waker::noop()), Nanos::NEVER)
+        .unwrap();
+    pending.deliver(id, |answer| *answer = Ok(Body::EMPTY));
+    let (.., kept, _) = pending.take(id, |_| ()).unwrap();
+    assert!(!pending.unsettled() && pending.outstanding());
+    let begun = pending.begin(Some(kept), Some(Waker::noop()), Nanos::NEVER);
+    assert!(begun.is_some() && pending.unsettled());
+}
+
+#[test]
 fn all_callers_are_answered_when_the_channel_closes() {
     let pending = pending(3);
     let a = pending
