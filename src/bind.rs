@@ -92,7 +92,15 @@ impl Greeting {
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(&fds));
         let flags = flags | SendFlags::NOSIGNAL;
-        let sent = sendmsg(&socket, &[IoSlice::new(&self.bytes)], &mut control, flags);
+        let bytes = [IoSlice::new(&self.bytes)];
+        let until = Instant::now() + limits::HANDSHAKE;
+        let sent = loop {
+            match sendmsg(&socket, &bytes, &mut control, flags) {
+                // The socket's time limit begins anew, and this one does not.
+                Err(Errno::INTR) if Instant::now() < until => {}
+                sent => break sent,
+            }
+        };
         match sent {
             Ok(sent) if sent == self.bytes.len() => Ok(()),
             Ok(_) => Err(handshake("it does not read its hello")),

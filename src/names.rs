@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -87,7 +87,7 @@ fn make(dir: &Path) -> Result<()> {
 /// Connects to whoever serves `name`.
 pub(crate) fn connect(name: &str) -> Result<OwnedFd> {
     let path = path(name)?;
-    match dial(&path) {
+    match dial(&path, limits::HANDSHAKE) {
         Ok(socket) => Ok(socket),
         Err(error) => {
             use std::io::ErrorKind as Io;
@@ -107,14 +107,24 @@ pub(crate) fn connect(name: &str) -> Result<OwnedFd> {
     }
 }
 
-/// A connected socket. Waits for a crowded server no longer than a handshake may take.
-fn dial(path: &Path) -> std::io::Result<OwnedFd> {
+/// A connected socket. Waits for a crowded server no longer than `limit`, whatever signals come meanwhile.
+fn dial(path: &Path, limit: Duration) -> std::io::Result<OwnedFd> {
+    let (until, address) = (Instant::now() + limit, SocketAddrUnix::new(path)?);
     let flags = SocketFlags::CLOEXEC;
     let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    let limit = Some(limits::HANDSHAKE);
-    net::sockopt::set_socket_timeout(&socket, net::sockopt::Timeout::Send, limit)?;
-    net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(socket)
+    loop {
+        match until.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => ioctl_fionbio(&socket, true)?, // as a time limit it would be none
+            left => {
+                let send = net::sockopt::Timeout::Send;
+                net::sockopt::set_socket_timeout(&socket, send, Some(left))?;
+            }
+        }
+        match net::connect(&socket, &address) {
+            Err(Errno::INTR) => {}
+            ended => return Ok(ended.map(|()| socket)?),
+        }
+    }
 }
 
 /// A listening socket, and its file, which goes when this is dropped.
@@ -163,7 +173,7 @@ pub(crate) fn listen(name: &str) -> Result<Listening> {
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
             let is_socket =
                 std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.file_type().is_socket());
-            match dial(&path) {
+            match dial(&path, limits::HANDSHAKE) {
                 Err(error)
                     if error.kind() == std::io::ErrorKind::ConnectionRefused && is_socket => {}
                 // Anything else than a plain refusal may be a server, or is not ours to remove.
