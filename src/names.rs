@@ -2,7 +2,8 @@
 //!
 //! `calc` is `$URPC_DIR/calc.sock`, else `$XDG_RUNTIME_DIR/urpc/calc.sock`, else
 //! `/tmp/urpc-$UID/calc.sock`; a name with a `/` is a path. A directory of ours is 0700 and must belong
-//! to us. A socket file that nobody answers at, left by a killed server, is replaced.
+//! to us. A socket file that nobody answers at, left by a killed server, is replaced; also if a child that it has
+//! forked keeps the socket itself open.
 
 use std::fs::DirBuilder;
 use std::os::fd::OwnedFd;
@@ -11,9 +12,12 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use urpc_donate::Credentials;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
@@ -127,6 +131,48 @@ fn dial(path: &Path, limit: Duration) -> std::io::Result<OwnedFd> {
     }
 }
 
+/// Why the file at `path` is not to be replaced. `None` if nobody serves there any more. It waits for nobody, as others
+/// wait for the directory.
+fn in_use(path: &Path) -> Option<String> {
+    use std::io::ErrorKind as Io;
+    let served = match dial(path, Duration::ZERO) {
+        Ok(socket) => !Credentials::of(&socket).is_ok_and(|server| is_gone(server.pid)),
+        Err(error) => match error.kind() {
+            Io::ConnectionRefused => false,
+            Io::WouldBlock => true, // by a crowded server
+            // Anything else than a plain refusal may be a server, or is not ours to remove.
+            _ => {
+                return Some(format!(
+                    "what is there does not let itself be asked: {error}"
+                ));
+            }
+        },
+    };
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    match (served, is_socket) {
+        (true, _) => Some("somebody serves it already".into()),
+        (false, false) => Some("what is there is no socket".into()),
+        (false, true) => None,
+    }
+}
+
+/// The process has ended: what it listened on is open only in a forked child, which serves nobody. One that is not
+/// known, of another namespace, may live.
+fn is_gone(pid: i32) -> bool {
+    let Some(pid) = Pid::from_raw(pid) else {
+        return false;
+    };
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        // Ended, but not waited for.
+        Ok(process) => {
+            let at_once = Timespec::default();
+            let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&at_once));
+            ended == Ok(1)
+        }
+        Err(error) => error == Errno::SRCH,
+    }
+}
+
 /// A listening socket, and its file, which goes when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Listening {
@@ -136,11 +182,22 @@ pub(crate) struct Listening {
     file: (u64, u64),
 }
 
+/// A locked directory. It is unlocked, and not just closed: a child that is forked meanwhile keeps it open.
+struct Locked(OwnedFd);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// Whoever may read a directory can lock it, and keep that up.
-fn lock_within(directory: &OwnedFd, limit: Duration) -> std::io::Result<()> {
+fn lock_within(directory: &Path, limit: Duration) -> std::io::Result<Locked> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(directory, flags, Mode::empty())?;
     let until = Instant::now() + limit;
     loop {
-        match flock(directory, FlockOperation::NonBlockingLockExclusive) {
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) if Instant::now() < until => {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -149,7 +206,7 @@ fn lock_within(directory: &OwnedFd, limit: Duration) -> std::io::Result<()> {
                 return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, why));
             }
             Err(Errno::INTR) => {}
-            result => return Ok(result?),
+            result => return Ok(result.map(|()| Locked(directory))?),
         }
     }
 }
@@ -166,29 +223,14 @@ pub(crate) fn listen(name: &str) -> Result<Listening> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let lock = rustix::fs::open(dir, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
-    lock_within(&lock, limits::HANDSHAKE).map_err(failed)?;
+    let _locked = lock_within(dir, limits::HANDSHAKE).map_err(failed)?;
     let socket = match UnixListener::bind(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            let is_socket =
-                std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.file_type().is_socket());
-            match dial(&path, limits::HANDSHAKE) {
-                Err(error)
-                    if error.kind() == std::io::ErrorKind::ConnectionRefused && is_socket => {}
-                // Anything else than a plain refusal may be a server, or is not ours to remove.
-                answer => {
-                    let why = match answer {
-                        Ok(_) => "somebody serves it already".into(),
-                        Err(error) => {
-                            format!("what is there does not let itself be asked: {error}")
-                        }
-                    };
-                    return Err(Error::new(
-                        ErrorKind::NameTaken,
-                        format!("cannot serve `{name}` at {}: {why}", path.display()),
-                    ));
-                }
+            if let Some(why) = in_use(&path) {
+                return Err(Error::new(
+                    ErrorKind::NameTaken,
+                    format!("cannot serve `{name}` at {}: {why}", path.display()),
+                ));
             }
             std::fs::remove_file(&path).map_err(failed)?;
             UnixListener::bind(&path)
@@ -216,6 +258,8 @@ impl Drop for Listening {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[test]
@@ -232,6 +276,29 @@ mod tests {
         drop(first);
         assert!(!Path::new(&name).exists());
         listen(&name).unwrap();
+    }
+
+    #[test]
+    fn a_crowded_server_is_a_living_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let crowded = UnixListener::bind(&path).unwrap();
+        net::listen(&crowded, 0).unwrap();
+        let _crowd = UnixStream::connect(&path).unwrap();
+        let error = listen(path.to_str().unwrap()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NameTaken);
+        // And not that it could not be asked, after a while.
+        assert!(error.to_string().contains("serves it already"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_is_unlocked_although_a_forked_child_has_it_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let locked = lock_within(dir.path(), Duration::ZERO).unwrap();
+        let _childs = locked.0.try_clone().unwrap();
+        assert!(lock_within(dir.path(), Duration::ZERO).is_err());
+        drop(locked);
+        lock_within(dir.path(), Duration::ZERO).unwrap();
     }
 
     #[test]

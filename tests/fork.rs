@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use common::{Names, Process, runtime, say, serve, until_told_to_end, watchdog};
 use futures::executor::block_on;
 use futures::future::poll_immediate;
-use urpc::{Call, CallErrorKind, Executed, Peer};
+use urpc::{Call, CallErrorKind, ErrorKind, Executed, Peer};
 
 fn server(argument: &str) {
     serve(argument, |server, _| {
@@ -22,8 +22,8 @@ fn len(peer: &Peer, bytes: usize) -> Call<usize> {
     urpc::call(peer, "len", vec![7u8; bytes])
 }
 
-/// Runs `child` in a forked process, and says whether it ended well: without a panic or a signal.
-fn in_a_child(child: impl FnOnce()) -> bool {
+/// Runs `child` in a forked process. Its id.
+fn fork(child: impl FnOnce()) -> libc::pid_t {
     // SAFETY: the role's process has no thread that holds a lock for long at this point (libtest's waits
     // for this one, urpc's rest), the child ends in `_exit`, and runs none of the parent's exit handlers.
     match unsafe { libc::fork() } {
@@ -33,13 +33,16 @@ fn in_a_child(child: impl FnOnce()) -> bool {
             // SAFETY: as above.
             unsafe { libc::_exit(if fine { 7 } else { 1 }) }
         }
-        pid => {
-            let mut status = 0;
-            // SAFETY: `status` outlives the call, and `pid` is a child of ours.
-            let waited = unsafe { libc::waitpid(pid, &mut status, 0) };
-            waited == pid && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7
-        }
+        pid => pid,
     }
+}
+
+/// The same, and says whether it ended well: without a panic or a signal.
+fn in_a_child(child: impl FnOnce()) -> bool {
+    let (pid, mut status) = (fork(child), 0);
+    // SAFETY: `status` outlives the call, and `pid` is a child of ours.
+    let waited = unsafe { libc::waitpid(pid, &mut status, 0) };
+    waited == pid && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7
 }
 
 /// A small call and a large one.
@@ -115,6 +118,37 @@ fn forking_server(name: &str) {
     drop(kept);
 }
 
+/// Serves a name, and leaves its descriptors to a child, which waits for the end of their standard input.
+fn orphaning_server(name: &str) {
+    let rt = runtime(1);
+    let _server = rt.block_on(async { urpc::serve(name).bind().unwrap() });
+    let input = std::io::stdin();
+    fork(|| while rustix::io::read(&input, &mut [0; 64]).is_ok_and(|n| n > 0) {});
+    say("ready", "");
+    until_told_to_end();
+}
+
+#[test]
+fn a_killed_server_leaves_its_name_and_not_to_its_child() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let name = names.name("s");
+    let mut server = Process::start("orphaning server", &name);
+    let rt = runtime(1);
+    let bind = || {
+        let server = urpc::serve(&*name);
+        server.method("len", |bytes: Vec<u8>| async move { bytes.len() })
+    };
+    rt.block_on(async {
+        let error = bind().bind().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NameTaken, "{error}");
+        server.kill();
+        let _server = bind().bind().unwrap();
+        let peer = urpc::connect(&name).await.unwrap();
+        assert_eq!(len(&peer, 10).await.unwrap(), 10);
+    });
+}
+
 #[test]
 fn a_forked_child_gets_errors_and_its_parent_goes_on() {
     let _watch = watchdog();
@@ -149,4 +183,9 @@ fn a_forked_child_that_drops_a_server_does_not_end_it() {
     server.finish();
 }
 
-roles! { "server" => server, "client" => client, "forking server" => forking_server }
+roles! {
+    "server" => server,
+    "client" => client,
+    "forking server" => forking_server,
+    "orphaning server" => orphaning_server,
+}
