@@ -215,7 +215,7 @@ fn handshake(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::Handshake, why)
 }
 
-/// Tells the peer why it is not bound. Best effort: it may be gone, or not listen.
+/// Tells the peer why it is not bound, and takes nothing more of it. Best effort: it may be gone, or not listen.
 pub(crate) fn refuse(socket: impl AsFd, why: &Error) {
     let text = why.to_string();
     let reason = match why.kind() {
@@ -224,7 +224,8 @@ pub(crate) fn refuse(socket: impl AsFd, why: &Error) {
     };
     let bytes = frame(REFUSAL, reason, text.as_bytes());
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    let _ = rustix::net::send(socket, &bytes, flags);
+    let _ = rustix::net::send(&socket, &bytes, flags);
+    foreign::empty(socket);
 }
 
 /// Waits for the peer's whole message, but no longer than a handshake may take, however slowly it comes.

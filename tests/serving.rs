@@ -199,9 +199,9 @@ fn a_child_is_served_by_its_parent_over_an_inherited_socket() {
 }
 
 /// Waits for the end of a server whose peer is not bound; both are told why.
-async fn ends(server: &Server, peer: &UnixStream, why: &str) {
+async fn ends(server: &Server, peer: &UnixStream, kind: ErrorKind, why: &str) {
     let error = server.run().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Handshake, "{error}");
+    assert_eq!(error.kind(), kind, "{error}");
     for text in [error.to_string(), raw::refusal(peer)] {
         assert!(text.contains(why), "`{why}` is not in: {text}");
     }
@@ -221,8 +221,8 @@ fn a_server_of_one_socket_ends_if_its_peer_says_nothing() {
         });
         let _named = offer(urpc::serve(&*name)).bind().unwrap();
         let another = Process::start("silent", &name);
-        ends(&evicted, &first, "too many others").await;
-        ends(&late, &second, "within 5s").await;
+        ends(&evicted, &first, ErrorKind::Overloaded, "too many others").await;
+        ends(&late, &second, ErrorKind::Handshake, "within 5s").await;
         another.finish();
     });
 }
@@ -241,7 +241,13 @@ fn a_server_ends_with_its_runtime_and_its_name_is_free() {
     drop(ended);
     rt.block_on(async {
         server.run().await.unwrap();
-        ends(&unmet, &silent, "its runtime has ended").await;
+        ends(
+            &unmet,
+            &silent,
+            ErrorKind::Shutdown,
+            "its runtime has ended",
+        )
+        .await;
         let error = urpc::connect(&*name).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NoServer, "{error}");
         let _again = offer(urpc::serve(&*name)).bind().unwrap();

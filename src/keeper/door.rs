@@ -65,7 +65,6 @@ impl Unbound {
         // A forked child may keep the socket open, and so its place in the epoll.
         let _ = epoll::delete(epoll, &self.socket);
         bind::refuse(&self.socket, why);
-        foreign::empty(&self.socket);
         self.listener.refused(why);
     }
 }
@@ -185,14 +184,13 @@ impl Door {
 
     /// Drops the connections that are for this listener.
     pub(super) fn forget(&self, epoll: &OwnedFd, listener: &Arc<Listener>) {
-        lock(&self.unbound).retain(|_, unbound| {
-            let stays = !Arc::ptr_eq(&unbound.listener, listener);
-            if !stays {
-                // A forked child may keep the socket open, and so its place in the epoll.
-                let _ = epoll::delete(epoll, &unbound.socket);
-            }
-            stays
-        });
+        let is_for_it = |_: &u64, unbound: &mut Unbound| Arc::ptr_eq(&unbound.listener, listener);
+        let dropped: Vec<_> = lock(&self.unbound).extract_if(.., is_for_it).collect();
+        for (_, unbound) in dropped {
+            // A forked child may keep the socket open, and so its place in the epoll.
+            let _ = epoll::delete(epoll, &unbound.socket);
+            foreign::empty(&unbound.socket);
+        }
     }
 
     /// Accepts nobody for a moment.
@@ -345,7 +343,6 @@ fn conclude(node: &Arc<Node>, unbound: Unbound, said: Result<bool>) {
         }
         if let Ok(socket) = socket {
             bind::refuse(&socket, &error);
-            foreign::empty(&socket);
         }
         listener.refused(&error);
     }
