@@ -30,7 +30,7 @@ pub fn connect(name: impl Into<String>) -> Connect {
 }
 
 /// Connects to the process at the other end of `socket`, a connected Unix stream socket, which calls
-/// [`serve_fd`](crate::serve_fd).
+/// [`serve_fd`](crate::serve_fd). What is said there of credentials is true here, too.
 ///
 /// ```
 /// # let rt = urpc::Runtime::builder().processors(1).build()?;

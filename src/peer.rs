@@ -67,7 +67,8 @@ impl Peer {
         &self.binding().name
     }
 
-    /// Process, user and group of the peer, as the kernel vouched for them at binding (R4).
+    /// Process, user and group of the peer, as the kernel vouched for them at binding (R4). Of a pair of sockets, that
+    /// is who made it: see [`serve_fd`](crate::serve_fd).
     #[must_use]
     pub fn credentials(&self) -> Credentials {
         self.binding().process.credentials()

@@ -46,7 +46,12 @@ pub fn serve(name: impl Into<String>) -> ServerBuilder {
 
 /// Begins to serve the one process at the other end of `socket`, a connected Unix stream socket: a
 /// parent serves its child, or the other way round. The other end calls
-/// [`connect_fd`](crate::connect_fd).
+/// [`connect_fd`](crate::connect_fd), and says its hello within 5 s of [`bind`](ServerBuilder::bind): start a child
+/// before that.
+///
+/// Of a pair of sockets the kernel knows who made it, and not who has an end of it by now: what
+/// [credentials](crate::Peer::credentials) say, `allow…` asks, and limits for each client count, is the maker. Whoever was
+/// given an end was meant to have it; give it to nobody else.
 pub fn serve_fd(socket: impl Into<OwnedFd>) -> ServerBuilder {
     ServerBuilder::new(At::Socket(socket.into()))
 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// The peer's credentials at the moment it connected.
+/// The peer's credentials at the moment it connected; of a pair of sockets, its maker's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// Process id, in this process's namespace; 0 if it is outside of that.
