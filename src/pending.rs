@@ -18,6 +18,8 @@ use crate::woken;
 
 /// When to look again, in nanoseconds, where it cannot be known.
 const SOON: u64 = 1_000_000;
+/// The same where it is hardly ever of use: an id that is kept may be so for hours.
+const LATER: u64 = 100 * SOON;
 
 /// What comes back: a body to decode, or why there is none.
 pub(crate) type Answer = Result<Body, CallError>;
@@ -324,7 +326,7 @@ impl Pending {
                 continue;
             };
             if call.entry.is_free() {
-                next = next.min(soon); // just being begun, or kept
+                next = next.min(now.0 + LATER); // kept, or just being begun
             } else if call.entry.is_waited_for() {
                 let deadline = call.deadline.load(Ordering::SeqCst);
                 if deadline > now.0 {
