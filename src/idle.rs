@@ -61,17 +61,22 @@ impl Idle for Node {
         let Some(seat) = worker.id().map(|id| &self.seats[id]) else {
             return;
         };
+        let tired = Instant::now();
+        let since = since.unwrap_or(tired);
         spare::let_go_if_in_the_way();
         let ticket = seat.ticket();
         worker.announce_rest();
         self.presence().announce_rest();
-        if !self.last_look() && !worker.has_work() {
+        let found = self.last_look() || worker.has_work();
+        spin::note_cost(tired.elapsed());
+        if found {
+            self.note_wait(since.elapsed());
+        } else {
             add(&self.counters.rests, 1);
             if let Left::Rest(limit) = self.give_away(worker, ticket)
                 // What is let go of may wake somebody: then there is a new look.
                 && !spare::let_go()
             {
-                let since = since.unwrap_or_else(Instant::now);
                 self.sleep(worker, ticket, limit);
                 let waited = since.elapsed();
                 // Else nothing has ended it yet.

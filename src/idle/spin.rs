@@ -4,10 +4,11 @@
 //! meanwhile. So nobody looks who can expect nothing: something must be outstanding, or something must have
 //! come in since the last time (a server between two calls of a busy client). And how long it looks follows
 //! the waits of this thread: twice as long after a short one, half as long after a long one, between a 32nd
-//! of what the runtime was told and all of it; all of it also after a ring for what a lent processor has
-//! served by then, since that peer has work that stays ([`PATIENCE`](urpc_donate::policy::PATIENCE)). After a large
-//! message the wait is longer, by what its bytes cost the peer. On one CPU nobody looks: it would keep the peer from
-//! running.
+//! of what the runtime was told and all of it. It is never shorter than what the last look before a rest took, which
+//! is at all channels: who has many would else be resting, and not resting, while a caller waits. All of the bound it
+//! is after a ring for what a lent processor has served by then, since that peer has work that stays
+//! ([`PATIENCE`](urpc_donate::policy::PATIENCE)). After a large message the wait is longer, by what its bytes cost the
+//! peer. On one CPU nobody looks: it would keep the peer from running.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -32,12 +33,16 @@ const LOOKS_PER_CLOCK: u32 = 128;
 
 /// A budget is halved so often at most. The smallest is two rounds or so at the default.
 const MOST_HALVINGS: u32 = 5;
+/// A look before a rest that took longer than so many times the bound was held up by something else.
+const MOST_COST: u32 = 8;
 
 thread_local! {
     /// What has happened since the last spin.
     static NEWS: Cell<News> = const { Cell::new(News::Nothing) };
     /// How often this thread's budget has been halved.
     static HALVINGS: Cell<u32> = const { Cell::new(0) };
+    /// What the last look before a rest took this thread.
+    static COST: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 /// What a thread can expect more of.
@@ -50,6 +55,11 @@ pub(super) enum News {
     Rang,
     /// Something has come in, or this thread was woken for something.
     Came,
+}
+
+/// A look before a rest took so long.
+pub(super) fn note_cost(cost: Duration) {
+    COST.set(cost);
 }
 
 /// How a spin ended.
@@ -69,6 +79,11 @@ pub(super) fn note(news: News) {
 /// How much of `bound` is looked through after so many halvings.
 fn budget(bound: Duration, halvings: u32) -> Duration {
     bound / (1 << halvings)
+}
+
+/// What it costs to rest.
+fn cost(bound: Duration) -> Duration {
+    COST.get().min(bound.saturating_mul(MOST_COST))
 }
 
 /// How many halvings there are after a wait that was short enough to be spent looking, or was not.
@@ -149,7 +164,8 @@ impl Node {
                 let receives = bindings.iter().any(|b| b.channel.is_receiving());
                 let halvings = if receives { 0 } else { HALVINGS.get() };
                 let more = bindings.iter().map(|b| b.more_patience()).max();
-                let spent = now - begun >= budget(bound, halvings) + more.unwrap_or_default();
+                let spent = now - begun
+                    >= budget(bound, halvings).max(cost(bound)) + more.unwrap_or_default();
                 if self.must_act(bindings, tireless) || spent && !tireless {
                     if spent {
                         bindings.iter().for_each(|b| b.lose_patience());
@@ -183,7 +199,8 @@ impl Node {
     /// A wait has ended, spin and sleep together, after so long. The end of a sleep is seen late, by what a
     /// waking costs, and that is what the bound stands for.
     pub(super) fn note_wait(&self, waited: Duration) {
-        let short = waited < self.config.spin.saturating_mul(2);
+        let bound = self.config.spin;
+        let short = waited < bound.saturating_mul(2).saturating_add(cost(bound));
         HALVINGS.set(adapted(HALVINGS.get(), short));
     }
 }
