@@ -85,9 +85,9 @@ fn server(service: &Service) -> TokenStream {
 
         #(#shared)*
         #[allow(dead_code, deprecated)]
-        impl<S: #ident> #name<S> {
+        impl<__S: #ident> #name<__S> {
             #[doc = #new]
-            #vis fn new(service: S) -> Self {
+            #vis fn new(service: __S) -> Self {
                 Self { service: ::std::sync::Arc::new(service) }
             }
         }
@@ -190,7 +190,10 @@ fn client(service: &Service) -> TokenStream {
         #[allow(dead_code, deprecated, non_snake_case, clippy::all, clippy::pedantic)]
         impl #name {
             /// The name and the signature of every procedure, in the order of the trait.
-            #vis const PROCEDURES: &'static [(&'static str, &'static str)] = &[#(#rows),*];
+            #vis const PROCEDURES: &'static [(
+                &'static ::core::primitive::str,
+                &'static ::core::primitive::str,
+            )] = &[#(#rows),*];
 
             /// Binds to the server that listens under `name`.
             ///
@@ -201,7 +204,7 @@ fn client(service: &Service) -> TokenStream {
             /// # Cancellation
             ///
             /// Dropping the future gives up binding; nothing has been called.
-            #vis async fn connect(name: &str) -> ::urpc::Result<Self> {
+            #vis async fn connect(name: &::core::primitive::str) -> ::urpc::Result<Self> {
                 let stub = ::urpc::__private::Stub::connect(name, Self::PROCEDURES).await?;
                 ::core::result::Result::Ok(Self { stub })
             }
@@ -276,7 +279,9 @@ fn places(procedures: &[Procedure]) -> Vec<TokenStream> {
         if conditions.is_empty() {
             certain += 1;
         } else {
-            uncertain.push(quote!(::core::cfg!(all(#(#conditions),*)) as usize));
+            uncertain.push(quote!(
+                ::core::cfg!(all(#(#conditions),*)) as ::core::primitive::usize
+            ));
         }
     }
     places

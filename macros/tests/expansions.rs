@@ -194,6 +194,10 @@ mod shadows {
         pub(super) mod core {}
         pub(super) mod std {}
         pub(super) mod urpc {}
+        #[expect(non_camel_case_types)]
+        pub(super) struct str;
+        #[expect(non_camel_case_types)]
+        pub(super) struct usize;
     }
     #[expect(unused_imports, reason = "only their names matter")]
     use names::*;
@@ -208,6 +212,9 @@ mod shadows {
         async fn Loud(&self, VALUE: u8) -> u8;
         #[deprecated]
         async fn old(&self) -> u8;
+        #[cfg(target_os = "linux")]
+        async fn conditional(&self) -> u8;
+        async fn last(&self) -> u8;
     }
 
     pub(crate) struct Same;
@@ -227,6 +234,12 @@ mod shadows {
         async fn old(&self) -> u8 {
             1
         }
+        async fn conditional(&self) -> u8 {
+            2
+        }
+        async fn last(&self) -> u8 {
+            3
+        }
     }
 }
 
@@ -244,6 +257,23 @@ fn an_expansion_means_the_same_whatever_the_module_calls_things() {
     )]
     let old = client.old();
     assert_eq!(now(old), Ok(1));
+    assert_eq!(now(client.last()), Ok(3));
+}
+
+#[test]
+fn a_trait_may_be_called_as_type_parameters_are() {
+    #[macros::service]
+    trait S {
+        async fn one(&self) -> u8;
+    }
+    struct One;
+    impl S for One {
+        async fn one(&self) -> u8 {
+            1
+        }
+    }
+    let client = SClient::on(&Peer::new(SServer::new(One)));
+    assert_eq!(now(client.one()), Ok(1));
 }
 
 macro_rules! store {

@@ -135,7 +135,10 @@ fn the_client_calls_by_place() {
     assert_part(
         calc(),
         quote! {
-            pub const PROCEDURES: &'static [(&'static str, &'static str)] = &[
+            pub const PROCEDURES: &'static [(
+                &'static ::core::primitive::str,
+                &'static ::core::primitive::str,
+            )] = &[
                 ("Calc.add", "Calc.add(i64, i64) -> i64"),
                 ("Calc.neg", "Calc.neg(i64) -> i64"),
                 ("Calc.stop", "Calc.stop() -> ()")
@@ -201,7 +204,9 @@ fn a_condition_is_everywhere_where_its_method_is() {
     assert_part(
         item,
         quote!(self.stub.call(
-            0usize + ::core::cfg!(all(a)) as usize + ::core::cfg!(all(b, c)) as usize,
+            0usize
+                + ::core::cfg!(all(a)) as ::core::primitive::usize
+                + ::core::cfg!(all(b, c)) as ::core::primitive::usize,
             ()
         )),
     );
