@@ -303,7 +303,7 @@ fn check_argument(argument: &PatType, has_body: bool, faults: &mut Faults) -> Op
         faults.add(fault);
     }
     for attribute in &argument.attrs {
-        if attribute.path().is_ident("cfg") || attribute.path().is_ident("cfg_attr") {
+        if attribute.path().is_ident("cfg") || hides(attribute, "cfg") {
             let message = "the arguments are part of the signature: put the `#[cfg]` on the method";
             faults.at(attribute, message);
         }
@@ -330,17 +330,22 @@ fn check_argument(argument: &PatType, has_body: bool, faults: &mut Faults) -> Op
 fn check_attributes(attributes: &[Attribute], faults: &mut Faults) {
     for attribute in attributes
         .iter()
-        .filter(|attribute| attribute.path().is_ident("cfg_attr"))
+        .filter(|attribute| hides(attribute, "cfg"))
     {
-        let hides_cfg =
-            |token| matches!(token, TokenTree::Ident(word) if word == "cfg" || word == "cfg_attr");
-        let mut tokens = attribute.parse_args::<TokenStream>().into_iter().flatten();
-        if tokens.any(hides_cfg) {
-            let message = "a procedure's place depends on each `#[cfg]` before it: \
-                           write `#[cfg(..)]` itself, not inside `#[cfg_attr]`";
-            faults.at(attribute, message);
-        }
+        let message = "a procedure's place depends on each `#[cfg]` before it: \
+                       write `#[cfg(..)]` itself, not inside `#[cfg_attr]`";
+        faults.at(attribute, message);
     }
+}
+
+/// Whether this is a `#[cfg_attr]` that may stand for the attribute `name`.
+pub(crate) fn hides(attribute: &Attribute, name: &str) -> bool {
+    let is_one =
+        |token| matches!(token, TokenTree::Ident(word) if word == name || word == "cfg_attr");
+    attribute.path().is_ident("cfg_attr")
+        && attribute
+            .parse_args::<TokenStream>()
+            .is_ok_and(|tokens| tokens.into_iter().any(is_one))
 }
 
 #[cfg(test)]

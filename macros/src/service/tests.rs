@@ -309,12 +309,12 @@ fn an_argument_is_a_name_with_an_owned_type() {
 #[test]
 fn a_condition_is_on_the_method_and_in_plain_sight() {
     let expected = "the arguments are part of the signature: put the `#[cfg]` on the method";
-    assert_eq!(
-        faults_in(quote!(
-            async fn add(&self, #[cfg(test)] a: i64);
-        )),
-        [expected]
-    );
+    for attribute in [quote!(cfg(test)), quote!(cfg_attr(a, cfg(b)))] {
+        assert_eq!(
+            faults_in(quote!(async fn add(&self, #[#attribute] a: i64);)),
+            [expected]
+        );
+    }
     let expected = "a procedure's place depends on each `#[cfg]` before it: \
                     write `#[cfg(..)]` itself, not inside `#[cfg_attr]`";
     assert_eq!(
@@ -324,6 +324,17 @@ fn a_condition_is_on_the_method_and_in_plain_sight() {
         )),
         [expected]
     );
+}
+
+#[test]
+fn a_conditional_attribute_that_is_no_condition_is_fine() {
+    let item = quote! {
+        trait Calc {
+            #[cfg_attr(a, allow(unused))]
+            async fn add(&self, #[cfg_attr(a, allow(unused))] a: i64);
+        }
+    };
+    assert_eq!(service(quote!(), item).procedures.len(), 1);
 }
 
 #[test]
