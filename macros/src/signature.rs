@@ -170,28 +170,65 @@ impl Owned {
             Err(errors) => errors.combine(error),
         }
     }
-}
 
-impl<'ast> Visit<'ast> for Owned {
-    fn visit_type_reference(&mut self, reference: &'ast TypeReference) {
-        let owned = match &*reference.elem {
-            Type::Path(path) if path.path.is_ident("str") => "String".to_owned(),
-            Type::Path(path) if path.path.is_ident("Path") => "PathBuf".to_owned(),
-            Type::Slice(slice) => format!("Vec<{}>", text(&slice.elem)),
-            other => text(other),
-        };
-        let message = format!("{} owned: use `{owned}`", self.what);
-        // No descent: the advice already covers what is inside.
-        self.report(reference, message);
-    }
-
-    fn visit_type_impl_trait(&mut self, ty: &'ast TypeImplTrait) {
+    /// Reports a type that leaves open which one it is.
+    fn nameless(&mut self, ty: &impl ToTokens) {
         let message = format!(
             "{} of one type, the same in both processes: name it in place of `{}`",
             self.what,
             text(ty)
         );
         self.report(ty, message);
+    }
+}
+
+/// The type without parentheses around it, visible or not.
+fn bare(ty: &Type) -> &Type {
+    match ty {
+        Type::Paren(inner) => bare(&inner.elem),
+        Type::Group(inner) => bare(&inner.elem),
+        ty => ty,
+    }
+}
+
+/// The type that owns what a reference to `ty` borrows, as text that compiles wherever it stands.
+fn owned(ty: &Type) -> String {
+    match bare(ty) {
+        Type::Reference(inner) => owned(&inner.elem),
+        Type::Slice(slice) => format!("Vec<{}>", owned(&slice.elem)),
+        Type::Path(path) => unsized_path(&path.path).map_or_else(|| text(path), str::to_owned),
+        other => text(other),
+    }
+}
+
+/// What owns the std's type of this name, if it has to be borrowed: `Path`, `path::Path`.
+fn unsized_path(path: &Path) -> Option<&'static str> {
+    let mut names = path.segments.iter().rev().map(|segment| &segment.ident);
+    let (name, module) = (names.next()?, names.next());
+    let (home, owned) = match name.to_string().as_str() {
+        "str" => ("primitive", "String"),
+        "Path" => ("path", "std::path::PathBuf"),
+        "OsStr" => ("ffi", "std::ffi::OsString"),
+        "CStr" => ("ffi", "std::ffi::CString"),
+        _ => return None,
+    };
+    module.is_none_or(|module| module == home).then_some(owned)
+}
+
+impl<'ast> Visit<'ast> for Owned {
+    fn visit_type_reference(&mut self, reference: &'ast TypeReference) {
+        match bare(&reference.elem) {
+            Type::TraitObject(_) => self.nameless(reference),
+            // No descent: the advice already covers what is inside.
+            ty => self.report(
+                reference,
+                format!("{} owned: use `{}`", self.what, owned(ty)),
+            ),
+        }
+    }
+
+    fn visit_type_impl_trait(&mut self, ty: &'ast TypeImplTrait) {
+        self.nameless(ty);
     }
 
     fn visit_lifetime(&mut self, lifetime: &'ast Lifetime) {
@@ -219,132 +256,4 @@ impl<'ast> Visit<'ast> for Owned {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use quote::quote;
-    use syn::parse_quote;
-
-    fn errors(ty: Type) -> Vec<String> {
-        let error = check(&ty, "arguments are").expect_err("this type cannot cross");
-        error.into_iter().map(|error| error.to_string()).collect()
-    }
-
-    #[test]
-    fn a_signature_is_the_name_and_the_types() {
-        let types: [Type; 2] = [parse_quote!(i64), parse_quote!(Vec<(u32, String)>)];
-        let result: Type = parse_quote!(Result<i64, DivError>);
-        assert_eq!(
-            signature("Calc.add", types.iter(), &result),
-            "Calc.add(i64, Vec<(u32, String)>) -> Result<i64, DivError>"
-        );
-        assert_eq!(
-            signature("Calc.stop", [].iter(), &parse_quote!(())),
-            "Calc.stop() -> ()"
-        );
-    }
-
-    #[test]
-    fn the_text_of_a_type_reads_as_people_write_it() {
-        for written in [
-            "()",
-            "(i64,)",
-            "(i64, (String,))",
-            "(Map<A, B>,)",
-            "[u8; 32]",
-            "[u8; N]",
-            "Matrix<{ N }>",
-            "Matrix<-1>",
-            "std::collections::BTreeMap<String, Vec<Option<u8>>>",
-            "::std::string::String",
-            "Cow<'static, str>",
-            "Box<dyn Fn(u8, u8) -> u8 + Send + 'static>",
-            "Box<dyn ::a::B>",
-            "Box<dyn Iterator<Item = u8>>",
-            "Box<dyn for<'a> Fn(&'a mut T)>",
-            "<Vec<u8> as ::a::Trait>::Item",
-            "<(u8, u8) as Trait>::Item",
-            "fn(u8) -> (Map<A, B>, u8)",
-            "(fn(u8) -> Map<A, B>,)",
-            "*const u8",
-        ] {
-            let ty: Type = syn::parse_str(written).expect("a type");
-            assert_eq!(text(&ty), written.replace("{ N }", "{N}"));
-        }
-    }
-
-    #[test]
-    fn layout_and_trailing_commas_leave_no_trace() {
-        let ty: Type =
-            syn::parse_str("Map <\n  Vec < u8 , > ,( u8,\n u8 , ) , > ").expect("a type");
-        assert_eq!(text(&ty), "Map<Vec<u8>, (u8, u8)>");
-    }
-
-    #[test]
-    fn the_invisible_groups_of_macro_rules_leave_no_trace() {
-        let inner = proc_macro2::Group::new(Delimiter::None, quote!(Vec<u8>));
-        let ty: Type = parse_quote!(Option<#inner>);
-        assert_eq!(text(&ty), "Option<Vec<u8>>");
-        let ty: Type = parse_quote!((#inner,));
-        assert_eq!(text(&ty), "(Vec<u8>,)");
-    }
-
-    #[test]
-    fn owned_types_can_cross() {
-        for written in [
-            "()",
-            "Cow<'static, str>",
-            "[u8; A & B]",
-            "Vec<(u8, a::Selfish)>",
-        ] {
-            let ty: Type = syn::parse_str(written).expect("a type");
-            assert!(check(&ty, "arguments are").is_ok(), "{written}");
-        }
-    }
-
-    #[test]
-    fn a_reference_is_answered_with_the_owned_type() {
-        assert_eq!(
-            errors(parse_quote!(&str)),
-            ["arguments are owned: use `String`"]
-        );
-        assert_eq!(
-            errors(parse_quote!(&'static str)),
-            ["arguments are owned: use `String`"]
-        );
-        assert_eq!(
-            errors(parse_quote!(&[(u8, u8)])),
-            ["arguments are owned: use `Vec<(u8, u8)>`"]
-        );
-        assert_eq!(
-            errors(parse_quote!(&Path)),
-            ["arguments are owned: use `PathBuf`"]
-        );
-        assert_eq!(
-            errors(parse_quote!(Map<&str, &mut Account>)),
-            [
-                "arguments are owned: use `String`",
-                "arguments are owned: use `Account`"
-            ]
-        );
-    }
-
-    #[test]
-    fn a_lifetime_other_than_static_is_an_error() {
-        let expected = "arguments are owned: use `'static` in place of `'_`";
-        assert_eq!(errors(parse_quote!(Cow<'_, str>)), [expected]);
-    }
-
-    #[test]
-    fn impl_trait_is_an_error() {
-        let expected = "arguments are of one type, the same in both processes: \
-                        name it in place of `impl Into<String>`";
-        assert_eq!(errors(parse_quote!(impl Into<String>)), [expected]);
-    }
-
-    #[test]
-    fn the_service_itself_does_not_cross() {
-        let expected = "`Self` is the service, which stays with the server: name another type";
-        assert_eq!(errors(parse_quote!(Self)), [expected]);
-        assert_eq!(errors(parse_quote!(Vec<Self::Item>)), [expected]);
-    }
-}
+mod tests;
