@@ -8,6 +8,8 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{Attribute, Error, ItemFn, Result};
 
+use crate::options::Options;
+
 /// Which of the two macros it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Entry {
@@ -33,13 +35,17 @@ pub(crate) fn expand(entry: Entry, args: TokenStream, item: TokenStream) -> Toke
 
 fn try_expand(entry: Entry, args: TokenStream, item: TokenStream) -> Result<TokenStream> {
     let (usage, attribute) = match entry {
-        Entry::Main => ("#[urpc::main(processors = 2)]", None),
+        Entry::Main => (
+            "#[urpc::main(processors = 2, crate = path::to::urpc)]",
+            None,
+        ),
         Entry::Test => (
-            "#[urpc::test(processors = 2)]",
+            "#[urpc::test(processors = 2, crate = path::to::urpc)]",
             Some(quote!(#[::core::prelude::v1::test])),
         ),
     };
-    let processors = crate::option(args, "processors", usage)?.map_or_else(
+    let Options { own, urpc } = Options::parse(&args, "processors", usage)?;
+    let processors = own.map_or_else(
         || quote!(::core::option::Option::None),
         |processors| quote!(::core::option::Option::Some(#processors)),
     );
@@ -67,7 +73,7 @@ fn try_expand(entry: Entry, args: TokenStream, item: TokenStream) -> Result<Toke
             #(#inner)*
             #[allow(clippy::unused_async)]
             #sig #block
-            ::urpc::__private::run(#processors, #ident())
+            #urpc::__private::run(#processors, #ident())
         }
     })
 }
@@ -159,6 +165,16 @@ mod tests {
     }
 
     #[test]
+    fn the_runtime_is_found_where_the_option_says() {
+        let item = quote!(
+            async fn main() {}
+        );
+        let expanded = expanded(Main, quote!(crate = rpc), item);
+        let expected = quote!(rpc::__private::run(::core::option::Option::None, main()));
+        assert!(expanded.contains(&expected.to_string()), "{expanded}");
+    }
+
+    #[test]
     fn a_test_keeps_its_attributes() {
         let item = quote! {
             #[should_panic]
@@ -190,11 +206,13 @@ mod tests {
         ] {
             assert_eq!(
                 fault(Main, args.clone(), item.clone()),
-                "the only option is `processors`: write `#[urpc::main(processors = 2)]`"
+                "the options are `processors` and `crate`: \
+                 write `#[urpc::main(processors = 2, crate = path::to::urpc)]`"
             );
             assert_eq!(
                 fault(Test, args, item.clone()),
-                "the only option is `processors`: write `#[urpc::test(processors = 2)]`"
+                "the options are `processors` and `crate`: \
+                 write `#[urpc::test(processors = 2, crate = path::to::urpc)]`"
             );
         }
     }

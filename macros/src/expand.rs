@@ -4,11 +4,12 @@
 //! same way: types stand in no scope that adds names but `__S`, arguments have numbers in the
 //! server, and methods are called by full path, whatever else is called `add` or `clone`.
 
-use proc_macro2::{Literal, Span, TokenStream};
+use proc_macro2::{Literal, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{AttrStyle, Attribute, Ident, ItemTrait, TraitItem, parse_quote, parse_quote_spanned};
 
 use crate::service::{Procedure, Service};
+use crate::signature;
 
 /// The trait, the server and the client.
 pub(crate) fn expand(service: &Service) -> TokenStream {
@@ -62,7 +63,8 @@ fn method(procedure: &Procedure) -> syn::TraitItemFn {
 
 /// `CalcServer<S>`: the procedures of the trait, carried out by an `S`.
 fn server(service: &Service) -> TokenStream {
-    let ItemTrait { ident, vis, .. } = &service.item;
+    let Service { item, urpc, .. } = service;
+    let ItemTrait { ident, vis, .. } = item;
     let name = format_ident!("{ident}Server");
     let (shared, public) = (shared(service), public(service));
     let about = format!("Answers calls to [`{ident}`]: give it to `urpc::serve(..).add(..)`.");
@@ -71,7 +73,7 @@ fn server(service: &Service) -> TokenStream {
     let procedures = service
         .procedures
         .iter()
-        .map(|procedure| entry(ident, procedure));
+        .map(|procedure| entry(service, procedure));
     quote! {
         #[doc = #about]
         #[doc = ""]
@@ -110,8 +112,8 @@ fn server(service: &Service) -> TokenStream {
 
         #(#shared)*
         #[allow(deprecated, clippy::all, clippy::pedantic)]
-        impl<__S: #ident> ::urpc::Service for #name<__S> {
-            fn procedures(self) -> ::std::vec::Vec<::urpc::__private::Procedure> {
+        impl<__S: #ident> #urpc::Service for #name<__S> {
+            fn procedures(self) -> ::std::vec::Vec<#urpc::__private::Procedure> {
                 ::core::convert::From::from([#(#procedures),*])
             }
         }
@@ -119,7 +121,7 @@ fn server(service: &Service) -> TokenStream {
 }
 
 /// One procedure of the server. A call takes the service along, for it may outlive the server, and gives it back.
-fn entry(service: &Ident, procedure: &Procedure) -> TokenStream {
+fn entry(service: &Service, procedure: &Procedure) -> TokenStream {
     let Procedure {
         function,
         name,
@@ -130,6 +132,7 @@ fn entry(service: &Ident, procedure: &Procedure) -> TokenStream {
     let conditions = attributes(&function.attrs, &["cfg"]);
     let method = &function.sig.ident;
     let at = here(method);
+    let (ident, urpc) = (&service.item.ident, shown(&service.urpc, at));
     let numbered: Vec<_> = (0..arguments.len())
         .map(|n| format_ident!("argument{n}"))
         .collect();
@@ -139,12 +142,12 @@ fn entry(service: &Ident, procedure: &Procedure) -> TokenStream {
     );
     quote_spanned! {at=>
         #(#conditions)*
-        ::urpc::__private::Procedure::of(
+        #urpc::__private::Procedure::of(
             #name,
             #signature,
             ::core::clone::Clone::clone(&self.service),
             |service: ::std::sync::Arc<__S>, #names: #types| async move {
-                let result = <__S as #service>::#method(&service #(, #numbered)*).await;
+                let result = <__S as #ident>::#method(&service #(, #numbered)*).await;
                 (service, result)
             },
         )
@@ -153,7 +156,8 @@ fn entry(service: &Ident, procedure: &Procedure) -> TokenStream {
 
 /// `CalcClient`: the methods of the trait, as calls.
 fn client(service: &Service) -> TokenStream {
-    let ItemTrait { ident, vis, .. } = &service.item;
+    let Service { item, urpc, .. } = service;
+    let ItemTrait { ident, vis, .. } = item;
     let name = format_ident!("{ident}Client");
     let (shared, public) = (shared(service), public(service));
     let about = format!("Calls the methods of [`{ident}`] in another process.");
@@ -173,7 +177,7 @@ fn client(service: &Service) -> TokenStream {
         .procedures
         .iter()
         .zip(places)
-        .map(|(procedure, place)| call(vis, procedure, &place));
+        .map(|(procedure, place)| call(service, procedure, &place));
     quote! {
         #[doc = #about]
         #[doc = ""]
@@ -183,7 +187,7 @@ fn client(service: &Service) -> TokenStream {
         #[allow(dead_code)]
         #[derive(::core::clone::Clone, ::core::fmt::Debug)]
         #vis struct #name {
-            stub: ::urpc::__private::Stub,
+            stub: #urpc::__private::Stub,
         }
 
         #(#shared)*
@@ -204,8 +208,8 @@ fn client(service: &Service) -> TokenStream {
             /// # Cancellation
             ///
             /// Dropping the future gives up binding; nothing has been called.
-            #vis async fn connect(name: &::core::primitive::str) -> ::urpc::Result<Self> {
-                let stub = ::urpc::__private::Stub::connect(name, Self::PROCEDURES).await?;
+            #vis async fn connect(name: &::core::primitive::str) -> #urpc::Result<Self> {
+                let stub = #urpc::__private::Stub::connect(name, Self::PROCEDURES).await?;
                 ::core::result::Result::Ok(Self { stub })
             }
 
@@ -213,8 +217,8 @@ fn client(service: &Service) -> TokenStream {
             ///
             /// This asks the server nothing: a method that the server does not have, or has with
             /// another signature, fails when it is called, before anything is sent.
-            #vis fn on(peer: &::urpc::Peer) -> Self {
-                Self { stub: ::urpc::__private::Stub::on(peer, Self::PROCEDURES) }
+            #vis fn on(peer: &#urpc::Peer) -> Self {
+                Self { stub: #urpc::__private::Stub::on(peer, Self::PROCEDURES) }
             }
 
             /// Checks that the server has every procedure, with the same signature.
@@ -222,12 +226,12 @@ fn client(service: &Service) -> TokenStream {
             /// # Errors
             ///
             /// Says what differs.
-            #vis fn check(&self) -> ::urpc::Result<()> {
+            #vis fn check(&self) -> #urpc::Result<()> {
                 self.stub.check()
             }
 
             /// The process that is called.
-            #vis fn peer(&self) -> &::urpc::Peer {
+            #vis fn peer(&self) -> &#urpc::Peer {
                 self.stub.peer()
             }
 
@@ -237,7 +241,9 @@ fn client(service: &Service) -> TokenStream {
 }
 
 /// One method of the client.
-fn call(vis: &syn::Visibility, procedure: &Procedure, place: &TokenStream) -> TokenStream {
+fn call(service: &Service, procedure: &Procedure, place: &TokenStream) -> TokenStream {
+    let Service { item, urpc, .. } = service;
+    let vis = &item.vis;
     let Procedure {
         function,
         name,
@@ -250,8 +256,13 @@ fn call(vis: &syn::Visibility, procedure: &Procedure, place: &TokenStream) -> To
     let at = here(method);
     let parameters = arguments.iter().map(|(name, ty)| quote!(#name: #ty));
     let values = tuple(at, arguments.iter().map(|(name, _)| name));
+    let error = match signature::text(urpc) {
+        // Documentation knows no `$crate`.
+        path if path.starts_with('$') => "`CallError`".to_owned(),
+        path => format!("[`CallError`]({path}::CallError)"),
+    };
     let about = format!(
-        "Calls `{name}`, once it is polled. Awaiting it gives a [`CallError`](::urpc::CallError) \
+        "Calls `{name}`, once it is polled. Awaiting it gives a {error} \
          if the call itself fails, which says whether the procedure can have run; dropping it \
          cancels the call."
     );
@@ -260,7 +271,7 @@ fn call(vis: &syn::Visibility, procedure: &Procedure, place: &TokenStream) -> To
         #(#carried)*
         #[doc = ""]
         #[doc = #about]
-        #vis fn #method(&self #(, #parameters)*) -> ::urpc::Call<#result> {
+        #vis fn #method(&self #(, #parameters)*) -> #urpc::Call<#result> {
             #body
         }
     }
@@ -299,6 +310,15 @@ fn tuple(at: Span, elements: impl IntoIterator<Item = impl ToTokens>) -> TokenSt
 /// Where a fault in the code made for `ident` is shown, with the names of the expansion.
 fn here(ident: &Ident) -> Span {
     ident.span().resolved_at(Span::call_site())
+}
+
+/// `path`, which means what it meant, with its faults shown `at` another place.
+fn shown(path: &syn::Path, at: Span) -> TokenStream {
+    let located = |mut token: TokenTree| {
+        token.set_span(token.span().located_at(at));
+        token
+    };
+    path.to_token_stream().into_iter().map(located).collect()
 }
 
 /// Those outer attributes that have one of these names.

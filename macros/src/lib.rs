@@ -1,26 +1,26 @@
 //! The attribute macros of urpc: [`macro@service`], [`macro@main`] and [`macro@test`].
 //!
-//! The crate `urpc` re-exports them, and expansions name nothing but `::urpc`, `::core` and
-//! `::std`: whatever the user's module shadows, an expansion means the same. What a macro cannot
-//! accept it reports at the offending tokens, all faults of an item at once, and each report says
-//! what to write instead.
+//! The crate `urpc` re-exports them, and expansions name nothing but `::core`, `::std`, and `::urpc`
+//! or what the option `crate` says: whatever the user's module shadows, an expansion means the same.
+//! What a macro cannot accept it reports at the offending tokens, all faults of an item at once, and
+//! each report says what to write instead.
 //!
 //! ```text
 //! tokens ── service.rs: what is a service ──> Service ── expand.rs: what it becomes ──> tokens
 //!                └── signature.rs: types that can cross, and their text
 //! tokens ── entry.rs: `main` and `test` ──> tokens
+//!                └── options.rs: what stands in the macro's parentheses, here and above
 //! ```
 
 #![forbid(unsafe_code)]
 
 mod entry;
 mod expand;
+mod options;
 mod service;
 mod signature;
 
 use proc_macro2::TokenStream;
-use syn::parse::{ParseStream, Parser};
-use syn::{Error, Expr, MetaNameValue, Result, Token};
 
 /// Makes a trait callable from another process.
 ///
@@ -46,8 +46,22 @@ use syn::{Error, Expr, MetaNameValue, Result, Token};
 ///
 /// Each method is a procedure `"Calc.add"` with the signature `"Calc.add(i64, i64) -> i64"`, which
 /// client and server compare when they bind. Parameter names are no part of it, and neither are
-/// the fields inside user-defined types. `#[urpc::service(name = "acme.Calc")]` replaces the
-/// prefix `Calc`.
+/// the fields inside user-defined types.
+///
+/// # Options
+///
+/// `#[urpc::service(name = "acme.Calc")]` replaces the prefix `Calc`.
+///
+/// `crate = path` says where the crate urpc is if that is not `::urpc`, because `Cargo.toml` calls
+/// it something else or another crate re-exports it:
+///
+/// ```text
+/// #[rpc::service(crate = rpc)] // rpc = { package = "urpc", .. }
+/// trait Calc { .. }
+///
+/// #[facade::urpc::main(crate = facade::urpc)]
+/// async fn main() { .. }
+/// ```
 ///
 /// # What a method looks like
 ///
@@ -82,7 +96,7 @@ pub fn service(
 ///
 /// `#[urpc::main(processors = 0)]` sets how many processors the process has of its own: with 0 it
 /// runs on those of its callers (§3.1). Without the option the runtime decides. The value may be
-/// any expression of type `usize`.
+/// any expression of type `usize`. `crate = path` is the option of [`macro@service`].
 #[proc_macro_attribute]
 pub fn main(
     args: proc_macro::TokenStream,
@@ -102,35 +116,12 @@ pub fn main(
 /// }
 /// ```
 ///
-/// The option `processors = N` is that of [`macro@main`]. `#[should_panic]` and `#[ignore]` keep
-/// their meaning.
+/// The options `processors = N` and `crate = path` are those of [`macro@main`]. `#[should_panic]`
+/// and `#[ignore]` keep their meaning.
 #[proc_macro_attribute]
 pub fn test(
     args: proc_macro::TokenStream,
     item: proc_macro::TokenStream,
 ) -> proc_macro::TokenStream {
     entry::expand(entry::Entry::Test, args.into(), item.into()).into()
-}
-
-/// The value of the one option that a macro has, `None` if it is not given.
-///
-/// # Errors
-///
-/// Anything but `name = value` is answered with `usage`.
-fn option(args: TokenStream, name: &str, usage: &str) -> Result<Option<Expr>> {
-    if args.is_empty() {
-        return Ok(None);
-    }
-    let parse = |input: ParseStream<'_>| {
-        let option: MetaNameValue = input.parse()?;
-        input.parse::<Option<Token![,]>>()?;
-        Ok(option)
-    };
-    match parse.parse2(args.clone()) {
-        Ok(option) if option.path.is_ident(name) => Ok(Some(option.value)),
-        _ => Err(Error::new_spanned(
-            args,
-            format!("the only option is `{name}`: write `{usage}`"),
-        )),
-    }
 }

@@ -9,10 +9,11 @@ use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::{
-    Attribute, Error, Expr, ExprLit, FnArg, Ident, Item, ItemTrait, Lit, Pat, PatType, Receiver,
-    ReceiverKind, Result, ReturnType, Safety, TraitItem, TraitItemFn, Type, parse_quote,
+    Attribute, Error, Expr, ExprLit, FnArg, Ident, Item, ItemTrait, Lit, Pat, PatType, Path,
+    Receiver, ReceiverKind, Result, ReturnType, Safety, TraitItem, TraitItemFn, Type, parse_quote,
 };
 
+use crate::options::Options;
 use crate::signature;
 
 /// The most arguments that a procedure has: serde's tuples, as which they travel, end here.
@@ -28,6 +29,8 @@ pub(crate) struct Service {
     pub(crate) item: ItemTrait,
     /// Its methods, in the order of the trait.
     pub(crate) procedures: Vec<Procedure>,
+    /// How its module calls the crate urpc.
+    pub(crate) urpc: Path,
 }
 
 /// A method of the trait.
@@ -85,7 +88,12 @@ impl Service {
             }
         };
         let mut faults = Faults::default();
-        let prefix = prefix(args).unwrap_or_else(|fault| {
+        let usage = "#[urpc::service(name = \"Other\", crate = path::to::urpc)]";
+        let Options { own, urpc } = Options::parse(&args, "name", usage).unwrap_or_else(|fault| {
+            faults.add(fault);
+            Options::default()
+        });
+        let prefix = own.map(prefix).transpose().unwrap_or_else(|fault| {
             faults.add(fault);
             None
         });
@@ -110,17 +118,17 @@ impl Service {
 
         match faults.0 {
             Some(faults) => Err(faults),
-            None => Ok(Self { item, procedures }),
+            None => Ok(Self {
+                item,
+                procedures,
+                urpc,
+            }),
         }
     }
 }
 
 /// The prefix that `name = ".."` gives.
-fn prefix(args: TokenStream) -> Result<Option<String>> {
-    let usage = "#[urpc::service(name = \"Other\")]";
-    let Some(value) = crate::option(args, "name", usage)? else {
-        return Ok(None);
-    };
+fn prefix(value: Expr) -> Result<String> {
     if let Expr::Lit(ExprLit {
         lit: Lit::Str(name),
         ..
@@ -130,7 +138,7 @@ fn prefix(args: TokenStream) -> Result<Option<String>> {
         // It stands before the dot of `Calc.add` and before the parenthesis of the signature.
         let is_plain = |c: char| c.is_alphanumeric() || "_-.:/".contains(c);
         if !name.is_empty() && name.chars().all(is_plain) {
-            return Ok(Some(name));
+            return Ok(name);
         }
     }
     let message = "a service's name is a string of letters, digits and `_-.:/`: \
@@ -303,7 +311,7 @@ fn check_argument(argument: &PatType, has_body: bool, faults: &mut Faults) -> Op
         faults.add(fault);
     }
     for attribute in &argument.attrs {
-        if attribute.path().is_ident("cfg") || hides(attribute, "cfg") {
+        if attribute.path().is_ident("cfg") || hides_cfg(attribute) {
             let message = "the arguments are part of the signature: put the `#[cfg]` on the method";
             faults.at(attribute, message);
         }
@@ -328,24 +336,21 @@ fn check_argument(argument: &PatType, has_body: bool, faults: &mut Faults) -> Op
 
 /// Checks that every condition is in plain sight: `Procedure::conditions` looks for `#[cfg]`.
 fn check_attributes(attributes: &[Attribute], faults: &mut Faults) {
-    for attribute in attributes
-        .iter()
-        .filter(|attribute| hides(attribute, "cfg"))
-    {
+    for attribute in attributes.iter().filter(|attribute| hides_cfg(attribute)) {
         let message = "a procedure's place depends on each `#[cfg]` before it: \
                        write `#[cfg(..)]` itself, not inside `#[cfg_attr]`";
         faults.at(attribute, message);
     }
 }
 
-/// Whether this is a `#[cfg_attr]` that may stand for the attribute `name`.
-pub(crate) fn hides(attribute: &Attribute, name: &str) -> bool {
-    let is_one =
-        |token| matches!(token, TokenTree::Ident(word) if word == name || word == "cfg_attr");
+/// Whether this is a `#[cfg_attr]` that may stand for a `#[cfg]`.
+fn hides_cfg(attribute: &Attribute) -> bool {
+    let is_cfg =
+        |token| matches!(token, TokenTree::Ident(word) if word == "cfg" || word == "cfg_attr");
     attribute.path().is_ident("cfg_attr")
         && attribute
             .parse_args::<TokenStream>()
-            .is_ok_and(|tokens| tokens.into_iter().any(is_one))
+            .is_ok_and(|tokens| tokens.into_iter().any(is_cfg))
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub(crate) fn signature<'a>(
 }
 
 /// A type as people write it: `Vec<(u32, String)>`.
-fn text(ty: &(impl ToTokens + ?Sized)) -> String {
+pub(crate) fn text(ty: &(impl ToTokens + ?Sized)) -> String {
     let mut text = String::new();
     write(&mut text, &visible(ty.to_token_stream()));
     text

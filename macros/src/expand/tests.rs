@@ -4,7 +4,11 @@
 use super::*;
 
 fn expanded(item: TokenStream) -> String {
-    let service = Service::parse(TokenStream::new(), item).unwrap_or_else(|e| panic!("{e}"));
+    expanded_with(TokenStream::new(), item)
+}
+
+fn expanded_with(args: TokenStream, item: TokenStream) -> String {
+    let service = Service::parse(args, item).unwrap_or_else(|e| panic!("{e}"));
     let tokens = expand(&service);
     syn::parse2::<syn::File>(tokens.clone()).expect("an expansion is Rust");
     tokens.to_string()
@@ -168,6 +172,25 @@ fn the_client_calls_by_place() {
                 self.stub.call(2usize, ())
             }
         ),
+    );
+}
+
+#[test]
+fn urpc_is_named_only_as_the_option_says() {
+    let expanded = expanded_with(quote!(crate = crate::rpc), calc());
+    assert!(
+        !expanded.contains(&quote!(::urpc).to_string()),
+        "{expanded}"
+    );
+    assert!(
+        expanded.contains("[`CallError`](crate::rpc::CallError)"),
+        "{expanded}"
+    );
+    let call = quote!(crate::rpc::__private::Procedure::of("Calc.add"));
+    let call = call.to_string();
+    assert!(
+        expanded.contains(call.trim_end_matches([' ', ')'])),
+        "{expanded}"
     );
 }
 

@@ -69,7 +69,8 @@ fn the_name_option_replaces_the_prefix() {
 
 #[test]
 fn a_wrong_option_is_answered_with_the_right_one() {
-    let usage = "the only option is `name`: write `#[urpc::service(name = \"Other\")]`";
+    let usage = "the options are `name` and `crate`: \
+                 write `#[urpc::service(name = \"Other\", crate = path::to::urpc)]`";
     for args in [
         quote!(other = 1),
         quote!("Other"),
