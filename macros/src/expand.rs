@@ -78,15 +78,15 @@ fn server(service: &Service) -> TokenStream {
         #[doc = #about]
         #[doc = ""]
         #[doc = "Clones share the service."]
-        #(#shared)*
+        #shared
         #(#public)*
         #[allow(dead_code)]
         #vis struct #name<S> {
             service: ::std::sync::Arc<S>,
         }
 
-        #(#shared)*
-        #[allow(dead_code, deprecated)]
+        #shared
+        #[allow(dead_code)]
         impl<__S: #ident> #name<__S> {
             #[doc = #new]
             #vis fn new(service: __S) -> Self {
@@ -94,24 +94,22 @@ fn server(service: &Service) -> TokenStream {
             }
         }
 
-        #(#shared)*
-        #[allow(deprecated)]
+        #shared
         impl<S> ::core::clone::Clone for #name<S> {
             fn clone(&self) -> Self {
                 Self { service: ::core::clone::Clone::clone(&self.service) }
             }
         }
 
-        #(#shared)*
-        #[allow(deprecated)]
+        #shared
         impl<S> ::core::fmt::Debug for #name<S> {
             fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
                 f.debug_struct(#text).finish_non_exhaustive()
             }
         }
 
-        #(#shared)*
-        #[allow(deprecated, clippy::all, clippy::pedantic)]
+        #shared
+        #[allow(clippy::all, clippy::pedantic)]
         impl<__S: #ident> #urpc::Service for #name<__S> {
             fn procedures(self) -> ::std::vec::Vec<#urpc::__private::Procedure> {
                 ::core::convert::From::from([#(#procedures),*])
@@ -130,6 +128,7 @@ fn entry(service: &Service, procedure: &Procedure) -> TokenStream {
         ..
     } = procedure;
     let conditions = attributes(&function.attrs, &["cfg"]);
+    let deprecation = deprecation(&function.attrs);
     let method = &function.sig.ident;
     let at = here(method);
     let (ident, urpc) = (&service.item.ident, shown(&service.urpc, at));
@@ -142,6 +141,7 @@ fn entry(service: &Service, procedure: &Procedure) -> TokenStream {
     );
     quote_spanned! {at=>
         #(#conditions)*
+        #deprecation
         #urpc::__private::Procedure::of(
             #name,
             #signature,
@@ -182,7 +182,7 @@ fn client(service: &Service) -> TokenStream {
         #[doc = #about]
         #[doc = ""]
         #[doc = "Clones share the channel."]
-        #(#shared)*
+        #shared
         #(#public)*
         #[allow(dead_code)]
         #[derive(::core::clone::Clone, ::core::fmt::Debug)]
@@ -190,8 +190,8 @@ fn client(service: &Service) -> TokenStream {
             stub: #urpc::__private::Stub,
         }
 
-        #(#shared)*
-        #[allow(dead_code, deprecated, non_snake_case, clippy::all, clippy::pedantic)]
+        #shared
+        #[allow(dead_code, non_snake_case, clippy::all, clippy::pedantic)]
         impl #name {
             /// The name and the signature of every procedure, in the order of the trait.
             #vis const PROCEDURES: &'static [(
@@ -252,6 +252,7 @@ fn call(service: &Service, procedure: &Procedure, place: &TokenStream) -> TokenS
         ..
     } = procedure;
     let carried = attributes(&function.attrs, &["allow", "cfg", "deprecated", "doc"]);
+    let deprecation = deprecation(&function.attrs);
     let method = &function.sig.ident;
     let at = here(method);
     let parameters = arguments.iter().map(|(name, ty)| quote!(#name: #ty));
@@ -269,6 +270,7 @@ fn call(service: &Service, procedure: &Procedure, place: &TokenStream) -> TokenS
     let body = quote_spanned!(at=> self.stub.call(#place, #values));
     quote! {
         #(#carried)*
+        #deprecation
         #[doc = ""]
         #[doc = #about]
         #vis fn #method(&self #(, #parameters)*) -> #urpc::Call<#result> {
@@ -331,8 +333,27 @@ fn attributes<'a>(attributes: &'a [Attribute], names: &[&str]) -> Vec<&'a Attrib
 }
 
 /// The attributes of the trait that hold for the code made from it as well.
-fn shared(service: &Service) -> Vec<&Attribute> {
-    attributes(&service.item.attrs, &["allow", "cfg"])
+fn shared(service: &Service) -> TokenStream {
+    let all = &service.item.attrs;
+    let (shared, deprecation) = (attributes(all, &["allow", "cfg"]), deprecation(all));
+    quote!(#(#shared)* #deprecation)
+}
+
+/// Allows what is deprecated to be used, where `attributes` speak of that: anywhere else this would
+/// be an error in a crate that forbids it.
+fn deprecation(attributes: &[Attribute]) -> Option<TokenStream> {
+    let speaks = |attribute: &Attribute| mentions(attribute.to_token_stream(), "deprecated");
+    let spoken = attributes.iter().any(speaks);
+    spoken.then(|| quote!(#[allow(deprecated)]))
+}
+
+/// Whether `word` is one of the tokens.
+fn mentions(tokens: TokenStream, word: &str) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Ident(ident) => ident == word,
+        TokenTree::Group(group) => mentions(group.stream(), word),
+        _ => false,
+    })
 }
 
 /// The attributes of the trait that hold for its server and client as types, besides [`shared`].

@@ -222,6 +222,43 @@ mod unused {
     }
 }
 
+/// What is not deprecated leaves a crate free to forbid it.
+#[forbid(deprecated)]
+mod forbidden {
+    #[urpc_macros::service]
+    pub(crate) trait Modern {
+        /// Not deprecated.
+        async fn used(&self) -> u8;
+    }
+}
+
+/// Who speaks of deprecation is not told of it again.
+mod deprecated {
+    #[deprecated]
+    pub(crate) struct Gone;
+
+    #[urpc_macros::service]
+    #[expect(deprecated)]
+    pub(crate) trait Old {
+        async fn gone(&self) -> Gone;
+    }
+
+    #[urpc_macros::service]
+    pub(crate) trait Older {
+        #[expect(deprecated)]
+        async fn gone(&self) -> Gone;
+        #[allow(deprecated)]
+        async fn put(&self, gone: Gone);
+    }
+
+    #[urpc_macros::service]
+    #[cfg_attr(all(), deprecated)]
+    pub(crate) trait Oldest {
+        #[cfg_attr(all(), deprecated)]
+        async fn never(&self);
+    }
+}
+
 mod entry {
     use super::{PROCESSORS, macros};
 
