@@ -77,7 +77,7 @@ pub fn service(
     let item = TokenStream::from(item);
     let tokens = match service::Service::parse(args.into(), item.clone()) {
         Ok(service) => expand::expand(&service),
-        // The trait goes along unchanged, so that its implementations are not reported as well.
+        // The trait goes along as written, so that those who implement just that hear nothing more.
         Err(error) => [error.to_compile_error(), item].into_iter().collect(),
     };
     tokens.into()
