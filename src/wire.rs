@@ -7,6 +7,7 @@ mod careful;
 mod large;
 mod small;
 mod taking;
+mod why;
 
 use std::time::Duration;
 
@@ -23,13 +24,13 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, body: &mut Body) -> Resul
     match body.write(|bytes| small::encode(value, bytes)) {
         Ok(()) => Ok(()),
         Err(postcard::Error::SerializeBufferFull) => encode_large(value, body),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(why::of(&error)),
     }
 }
 
 #[cold]
 fn encode_large<T: Serialize + ?Sized>(value: &T, body: &mut Body) -> Result<(), String> {
-    *body = Body::Heap(large::encode(value).map_err(|error| error.to_string())?);
+    *body = Body::Heap(large::encode(value).map_err(|error| why::of(&error))?);
     Ok(())
 }
 
@@ -74,7 +75,7 @@ pub(crate) fn decode_slice<T: DeserializeOwned>(
 #[cold]
 fn malformed(caps: &careful::Caps, error: &postcard::Error) -> Undecodable {
     let why = caps.broken().map(|excess| excess.to_string());
-    Undecodable::Malformed(why.unwrap_or_else(|| error.to_string()))
+    Undecodable::Malformed(why.unwrap_or_else(|| why::of(error)))
 }
 
 /// What a peer said, as it may be shown: without anything that a terminal could obey.
