@@ -78,6 +78,8 @@
 //!
 //! # Caveats
 //! - Signatures are compared as text. The fields inside your own types are no part of it.
+//! - Values cross in a format that does not describe itself: serde's `untagged`, `tag`, `flatten` and
+//!   `skip_serializing_if` cannot cross, and many bytes are fast only as `serde_bytes` ([`service`] says more).
 //! - A handler that blocks its thread keeps the processor it runs on: its own, or its caller's.
 //! - Calls that wait for calls, nested deeper than one side may have outstanding ([`Builder::max_calls`]), end
 //!   at their deadline.

@@ -69,6 +69,24 @@ use proc_macro2::TokenStream;
 /// implement serde's `Serialize` and `DeserializeOwned`, and so does the result: they are owned,
 /// and there are no generics, for both processes must agree on every type. A method that exists
 /// only under a `#[cfg]` has the attribute on the method, not on its parameters.
+///
+/// # What crosses
+///
+/// Arguments and results cross in postcard's format, which does not describe itself: a value is
+/// decoded by whoever knows its type. Plain structs and enums can cross. What serde decodes by
+/// looking at what comes next cannot: `untagged`, `tag = ".."`, `flatten`, `serde_json::Value`; nor
+/// can a struct that leaves fields out (`skip_serializing_if`).
+///
+/// A `Vec<u8>` is encoded byte by byte. As a `serde_bytes::ByteBuf`, or with
+/// `#[serde(with = "serde_bytes")]` on a field, bytes are copied whole: many times as fast, if there
+/// are many.
+///
+/// # Caveats
+///
+/// - The trait is not dyn-compatible, for its methods return `impl Future`: there is no `dyn Calc`.
+/// - A server has each procedure once. Each of several instances of one trait needs a server with a
+///   name of its own, or a trait of its own with another `name`; or an argument says which is meant.
+/// - What is generated allows `dead_code` and clippy's lints: a crate can deny these, not forbid them.
 #[proc_macro_attribute]
 pub fn service(
     args: proc_macro::TokenStream,
