@@ -144,16 +144,15 @@ impl Node {
         found | self.is_crowded() && self.scan_silent_sometimes()
     }
 
-    /// If the clock has ticked since this thread asked last: wakes the callers whose deadline has passed, and sees to
-    /// what else is to be done at all channels.
+    /// If the clock has ticked since this thread asked last: wakes callers whose deadline has passed, and sees to what
+    /// else is to be done at channels of which nothing comes in.
     fn tick(&self) {
         thread_local! {
             static LAST: Cell<Nanos> = const { Cell::new(Nanos::NEVER) };
         }
         let now = Nanos::coarse();
         if LAST.replace(now) != now {
-            self.expire(now);
-            self.tend_silent();
+            self.tend_some(now);
             // Done before each rest; but there are processors that never rest.
             for binding in self.lively().iter() {
                 binding.channel.freed(binding.pending.tidy());

@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use super::scan_one;
 use crate::binding::Binding;
 use crate::node::{List, Node};
+use crate::wire::Nanos;
 
 /// So few channels are looked at each time, whether they are lively or not.
 pub(crate) const FEW: usize = 2;
@@ -24,6 +25,8 @@ const LIVELY: usize = 16;
 pub(crate) const LOOKS_PER_SILENT: u32 = 64;
 /// Scans, each of which is for the sake of a task or a message, for one look at a silent channel.
 const SCANS_PER_SILENT: u32 = 16;
+/// Channels that are tended at a tick of the clock: some 10 µs.
+const TENDED: usize = 64;
 
 /// See the [module's documentation](self).
 #[derive(Default)]
@@ -36,8 +39,9 @@ pub(crate) struct Round {
     before: Vec<u64>,
     /// For each lively one: what had come in at the end of the last round.
     seen: Vec<u64>,
-    /// Which of all is looked at next.
+    /// Which of all is looked at next, and which is tended.
     next: usize,
+    tended: usize,
     /// Since the last one.
     scans: u32,
 }
@@ -124,6 +128,13 @@ impl Round {
         }
     }
 
+    /// From which of `count` channels on some are to be tended.
+    fn tend(&mut self, count: usize) -> usize {
+        let from = self.tended % count.max(1);
+        self.tended = from + TENDED;
+        from
+    }
+
     /// The channel whose turn it is, if any are silent. At the end of a round, those leave the short list of which
     /// nothing has come in since the one before, and nothing is expected.
     fn turn(&mut self) -> Option<(List, usize)> {
@@ -184,9 +195,14 @@ impl Node {
         scan_one(binding)
     }
 
-    /// Sees to all that is to be done for silent channels besides receiving, which is not urgent.
-    pub(super) fn tend_silent(&self) {
-        for binding in self.local_bindings().iter() {
+    /// Sees to all that is to be done for channels besides receiving, which is not urgent: for so many of them, and for
+    /// the others in the next turns. All of a thousand at once would keep a caller waiting for longer than a peer
+    /// looks on.
+    pub(super) fn tend_some(&self, now: Nanos) {
+        let all = self.local_bindings();
+        let from = self.with_round(|round| round.tend(all.len()));
+        for binding in all[from..].iter().chain(&all[..from]).take(TENDED) {
+            binding.pending.expire(now);
             binding.tell_drained();
             // A peer that sleeps on something of ours has to be seen to by name.
             if binding.wants_attention() || binding.channel.staged() {
