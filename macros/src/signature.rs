@@ -218,7 +218,7 @@ fn unsized_path(path: &Path) -> Option<&'static str> {
 impl<'ast> Visit<'ast> for Owned {
     fn visit_type_reference(&mut self, reference: &'ast TypeReference) {
         match bare(&reference.elem) {
-            Type::TraitObject(_) => self.nameless(reference),
+            Type::TraitObject(_) | Type::ImplTrait(_) => self.nameless(reference),
             // No descent: the advice already covers what is inside.
             ty => self.report(
                 reference,

@@ -27,9 +27,10 @@ impl Builder {
         self
     }
 
-    /// Bytes of peers' large calls, in all, from their first piece to their answer \[1 GiB\]. A call with more than
-    /// is left is not begun, and its bytes are not kept. (Small ones, of up to 48 bytes, are bounded by
-    /// [`max_calls`](Self::max_calls).)
+    /// Bytes of peers' large calls, in all, from their first piece to their answer \[1 GiB\], and of answers that they
+    /// have not read. A call with more than is left is not begun, and its bytes are not kept; one whose answer has
+    /// more ends as [`Overloaded`](crate::CallErrorKind::Overloaded), and has run. (Small ones, of up to 48 bytes, are
+    /// bounded by [`max_calls`](Self::max_calls).)
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.config.caps.bytes = bytes;
         self

@@ -17,7 +17,9 @@ pub(super) fn of(error: &Error) -> String {
                 .into()
         }
         Error::SerdeSerCustom | Error::CollectStrError => "a `Serialize` in it refuses this value".into(),
-        Error::SerdeDeCustom => "a `Deserialize` in it refuses this value".into(),
+        Error::SerdeDeCustom => {
+            "a `Deserialize` in it refuses this value, or the sender has another type".into()
+        }
         other => format!(
             "the sender has another type, or leaves fields out (serde's `skip_serializing_if`): {other}"
         ),

@@ -130,6 +130,7 @@ fn a_lifetime_other_than_static_is_an_error() {
 fn a_type_without_a_name_is_an_error() {
     for (ty, written) in [
         (parse_quote!(impl Into<String>), "impl Into<String>"),
+        (parse_quote!(&impl Into<String>), "&impl Into<String>"),
         (parse_quote!(&dyn Fn()), "&dyn Fn()"),
         (parse_quote!(&(dyn Fn() + Send)), "&(dyn Fn() + Send)"),
     ] {
