@@ -46,6 +46,15 @@ fn server(name: &str) {
     });
 }
 
+/// A server, its name, and a client of it.
+fn start(names: &Names) -> (Process, String, Runtime, Peer) {
+    let name = names.name("s");
+    let server = Process::start("server", &name);
+    let rt = Runtime::builder().build().unwrap();
+    let peer = rt.block_on(urpc::connect(&name)).unwrap();
+    (server, name, rt, peer)
+}
+
 /// Begins so many calls, and waits until the server has run all of them.
 async fn begin(peer: &Peer, procedure: &str, count: usize) -> Vec<Call<ByteBuf>> {
     let ran = async || urpc::call::<usize>(peer, "ran", ()).await.unwrap();
@@ -80,10 +89,7 @@ async fn brought(calls: Vec<Call<ByteBuf>>) -> usize {
 fn replies_that_nobody_reads_are_held_up_to_a_limit() {
     let _watch = watchdog();
     let names = Names::new();
-    let name = names.name("s");
-    let server = Process::start("server", &name);
-    let rt = Runtime::builder().build().unwrap();
-    let peer = rt.block_on(urpc::connect(&name)).unwrap();
+    let (server, name, rt, peer) = start(&names);
     for procedure in ["large", "later"] {
         for _ in 0..2 {
             // Nobody reads before all have run.
@@ -109,10 +115,7 @@ fn replies_that_nobody_reads_are_held_up_to_a_limit() {
 fn all_channels_of_a_client_that_reads_nothing_have_one_limit() {
     let _watch = watchdog();
     let names = Names::new();
-    let name = names.name("s");
-    let server = Process::start("server", &name);
-    let rt = Runtime::builder().build().unwrap();
-    let peer = rt.block_on(urpc::connect(&name)).unwrap();
+    let (server, name, rt, peer) = start(&names);
     let ran = || rt.block_on(urpc::call::<usize>(&peer, "ran", ())).unwrap();
     for channels in [2, 4] {
         let deaf = (0..channels).map(|_| Bound::connect(&name).unwrap().speak());
