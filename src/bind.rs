@@ -27,7 +27,7 @@ use urpc_donate::PeerProcess;
 use crate::allow::Allow;
 use crate::bell;
 use crate::binding::{Agreed, Binding, Parts};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, lacks_resources};
 use crate::limits::{self, LANDINGS};
 use crate::node::Node;
 use crate::offered::Offered;
@@ -141,8 +141,11 @@ pub(crate) fn bind(outbox: Outbox, peer: Received, with: With<'_>) -> Result<Arc
     if calls == 0 || u64::from(max_payload) > window {
         return Err(handshake("its limits leave no room for a call"));
     }
-    let refused = |what: &str, error: RegionError| {
-        handshake(format!("its {what} is not what it must be: {error}"))
+    let refused = |what: &str, error: RegionError| match error {
+        RegionError::Os(error) if lacks_resources(&error) => {
+            Error::scarce(format!("take its {what}"), error)
+        }
+        error => handshake(format!("its {what} is not what it must be: {error}")),
     };
     let brought = fds.len();
     let mut fds = fds.into_iter();
@@ -203,7 +206,7 @@ pub(crate) struct With<'a> {
     pub(crate) node: &'a Arc<Node>,
     pub(crate) name: String,
     pub(crate) process: PeerProcess,
-    pub(crate) socket: OwnedFd,
+    pub(crate) socket: Arc<OwnedFd>,
     pub(crate) holding: Holding,
     pub(crate) offer: &'a Offer,
     /// What this side brought. Who accepts brings none.
@@ -216,7 +219,7 @@ fn handshake(why: impl Into<String>) -> Error {
 }
 
 /// Tells the peer why it is not bound, and takes nothing more of it. Best effort: it may be gone, or not listen.
-pub(crate) fn refuse(socket: impl AsFd, why: &Error) {
+pub(crate) fn refuse(socket: Arc<OwnedFd>, why: &Error) {
     let text = why.to_string();
     let reason = match why.kind() {
         ErrorKind::Overloaded => OVERLOADED,
@@ -225,7 +228,7 @@ pub(crate) fn refuse(socket: impl AsFd, why: &Error) {
     let bytes = frame(REFUSAL, reason, text.as_bytes());
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     let _ = rustix::net::send(&socket, &bytes, flags);
-    foreign::empty(socket);
+    foreign::leave(socket);
 }
 
 /// Waits for the peer's whole message, but no longer than a handshake may take, however slowly it comes.
@@ -257,18 +260,15 @@ pub(crate) fn connect(
     offer: &Offer,
     allow: &Allow,
 ) -> Result<Arc<Binding>> {
-    let kept = socket.try_clone();
-    let connected = connect_by(node, name, socket, offer, allow);
-    if let (Err(_), Ok(socket)) = (&connected, kept) {
-        foreign::empty(socket);
-    }
-    connected
+    let socket = Arc::new(socket);
+    connect_by(node, name, Arc::clone(&socket), offer, allow)
+        .inspect_err(|_| foreign::leave(socket))
 }
 
 fn connect_by(
     node: &Arc<Node>,
     name: String,
-    socket: OwnedFd,
+    socket: Arc<OwnedFd>,
     offer: &Offer,
     allow: &Allow,
 ) -> Result<Arc<Binding>> {
@@ -305,6 +305,7 @@ fn connect_by(
     };
     let binding = bind(outbox, received, with).map_err(named)?;
     node.add(&binding)
+        .inspect_err(|_| binding.close("it could not be watched"))
         .map_err(|error| Error::scarce(format!("watch the channel to `{name}`"), error))?;
     Ok(binding)
 }

@@ -22,7 +22,7 @@ use urpc_donate::{Backoff, Lender, Patience, PeerProcess, Seat};
 use crate::bind::foreign;
 use crate::error::{CallError, CallErrorKind, Executed};
 use crate::limits;
-use crate::node::Node;
+use crate::node::{Node, lock};
 use crate::offered::Offered;
 use crate::pending::Pending;
 use crate::quota::Holding;
@@ -53,7 +53,7 @@ pub(crate) struct Parts {
     pub(crate) page: PeerPage,
     pub(crate) wakes: WakePage,
     pub(crate) process: PeerProcess,
-    pub(crate) socket: OwnedFd,
+    pub(crate) socket: Arc<OwnedFd>,
     pub(crate) limits: Agreed,
     /// What we hold for the peer.
     pub(crate) holding: Holding,
@@ -75,7 +75,7 @@ pub(crate) struct Binding {
     page: PeerPage,
     wakes: WakePage,
     pub(crate) process: PeerProcess,
-    pub(crate) socket: OwnedFd,
+    pub(crate) socket: Arc<OwnedFd>,
     pub(crate) limits: Agreed,
     pub(crate) holding: Holding,
     offer: Offer,
@@ -292,7 +292,13 @@ impl Binding {
         }
         // The peer is told now, not when the last thread of ours lets go of this.
         let _ = shutdown(&self.socket, Shutdown::Both);
-        foreign::empty(&self.socket);
+        // Nobody looks at the bell any more: who does now is waited for, the next one sees that it is closed.
+        drop(lock(&self.heard));
+        foreign::leave(Arc::clone(&self.socket));
+        // Nothing more is sent from here on.
+        if let Some(place) = self.holding.close() {
+            self.node.keeper.until_read(&self.socket, place);
+        }
         self.ended.notify(usize::MAX);
     }
 

@@ -340,7 +340,7 @@ impl From<io::Error> for Error {
 }
 
 /// Whether the system has no more descriptors, memory or threads for this process.
-fn lacks_resources(error: &io::Error) -> bool {
+pub(crate) fn lacks_resources(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let scarce = [
         Errno::MFILE,

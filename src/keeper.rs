@@ -6,6 +6,7 @@
 //! processor would see to it.
 
 mod door;
+mod unread;
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,11 +22,12 @@ use crate::bell::{Bell, timeout};
 use crate::binding::Binding;
 use crate::limits::{self, Caps};
 use crate::node::{Node, lock};
-use crate::quota::Client;
+use crate::quota::{Client, Place};
 use crate::serve::Listener;
 use crate::stats::add;
 use crate::wire::Nanos;
 use door::Door;
+use unread::Unread;
 
 /// What a token of the epoll stands for: the kind in the highest byte, a key below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,7 @@ enum Token {
     Pidfd(u64),
     Listener(u64),
     Unbound(u64),
+    Unread(u64),
 }
 
 impl Token {
@@ -47,6 +50,7 @@ impl Token {
             Self::Pidfd(key) => (3, key),
             Self::Listener(key) => (4, key),
             Self::Unbound(key) => (5, key),
+            Self::Unread(key) => (6, key),
         };
         EventData::new_u64(kind << 56 | key)
     }
@@ -60,7 +64,8 @@ impl Token {
             2 => Self::Peer(key),
             3 => Self::Pidfd(key),
             4 => Self::Listener(key),
-            _ => Self::Unbound(key),
+            5 => Self::Unbound(key),
+            _ => Self::Unread(key),
         }
     }
 }
@@ -72,6 +77,7 @@ pub(crate) struct Keeper {
     poked: AtomicBool,
     listeners: Mutex<Slab<Arc<Listener>>>,
     door: Door,
+    unread: Unread,
     /// Peers that are not heard until then.
     unheard: Mutex<Vec<(Instant, u64)>>,
     /// Closed, but some call may have been begun at that very moment.
@@ -87,6 +93,7 @@ impl Keeper {
         Ok(Self {
             epoll,
             door: Door::new(caps, poke.try_clone()?),
+            unread: Unread::default(),
             poke,
             poked: AtomicBool::new(false),
             listeners: Mutex::default(),
@@ -126,6 +133,11 @@ impl Keeper {
         }
         lock(&self.closing).push(Arc::clone(binding));
         self.poke();
+    }
+
+    /// Keeps the place of a closed channel until its peer has read all that was sent to it.
+    pub(crate) fn until_read(&self, socket: &Arc<OwnedFd>, place: Place) {
+        self.unread.keep(&self.epoll, socket, place);
     }
 
     /// Has the bell listen to a peer again, from then on.
@@ -192,6 +204,7 @@ impl Keeper {
             listener.end();
         }
         self.door.clear(&self.epoll);
+        self.unread.clear();
         lock(&self.unheard).clear();
         lock(&self.closing).clear();
     }
@@ -223,6 +236,7 @@ pub(crate) fn run(node: &Arc<Node>) {
                 }
                 Token::Listener(key) => door::accept(node, key),
                 Token::Unbound(key) => door::advance(node, key),
+                Token::Unread(key) => keeper.unread.look(&keeper.epoll, key),
             }
         }
         again = see_to_time(node, again);

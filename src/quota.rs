@@ -93,6 +93,7 @@ impl Quota {
             clients.insert(client, Arc::downgrade(&held));
             held
         });
+        let mut place = None;
         let Caps { clients: cap, .. } = self.caps;
         let each = share(cap as u64, self.caps.share) as usize;
         if accepted {
@@ -110,18 +111,36 @@ impl Quota {
             }
             self.all.channels.fetch_add(1, Ordering::Relaxed);
             of_client.channels.fetch_add(1, Ordering::Relaxed);
+            place = Some(Place {
+                all: Arc::clone(self),
+                client: Arc::clone(&of_client),
+            });
         }
         Ok(Holding {
             serving: share(self.caps.serving as u64, self.caps.share) as usize,
             bytes_each: share(self.caps.bytes, self.caps.share),
             all: Arc::clone(self),
             client: of_client,
-            counts: Mutex::new(accepted),
+            place: Mutex::new(place),
             bytes: AtomicU64::new(0),
             annexed: AtomicBool::new(false),
             spare: AtomicU64::new(0),
             most_spare: self.caps.bytes / (SPARE * cap.max(1) as u64),
         })
+    }
+}
+
+/// A channel's place among those of its client and among all. Given back when this goes.
+#[derive(Debug)]
+pub(crate) struct Place {
+    all: Arc<Quota>,
+    client: Arc<Held>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.client.channels.fetch_sub(1, Ordering::Relaxed);
+        self.all.all.channels.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -134,8 +153,8 @@ pub(crate) struct Holding {
     serving: usize,
     /// Bytes for one client.
     bytes_each: u64,
-    /// It is counted as a channel.
-    counts: Mutex<bool>,
+    /// If it counts as a channel.
+    place: Mutex<Option<Place>>,
     /// Bytes that are counted, here as for the client and for all.
     bytes: AtomicU64,
     /// The same for the channel's annexes.
@@ -218,12 +237,9 @@ impl Holding {
         self.all.all.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// The channel is closed: there is room for another one.
-    pub(crate) fn close(&self) {
-        if std::mem::take(&mut *lock(&self.counts)) {
-            self.client.channels.fetch_sub(1, Ordering::Relaxed);
-            self.all.all.channels.fetch_sub(1, Ordering::Relaxed);
-        }
+    /// The channel is closed: there is room for another one as soon as its place is dropped.
+    pub(crate) fn close(&self) -> Option<Place> {
+        lock(&self.place).take()
     }
 }
 
@@ -247,7 +263,6 @@ fn take(bytes: u64, client: (&AtomicU64, u64), all: (&AtomicU64, u64)) -> bool {
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        self.close();
         self.give_back(self.bytes.load(Ordering::Relaxed));
         if self.annexed.load(Ordering::Relaxed) {
             self.client.annexed.fetch_sub(ANNEXES, Ordering::Relaxed);
@@ -286,8 +301,8 @@ mod tests {
         let (third, _fourth) = (bind(2).unwrap(), bind(3).unwrap());
         assert_eq!(bind(4).unwrap_err().kind(), ErrorKind::Overloaded);
         let _ours = quota.channel(process(4), false).unwrap();
-        third.close();
-        third.close();
+        drop(third.close());
+        assert!(third.close().is_none());
         let fifth = bind(4).unwrap();
 
         assert!(first.take(30) && !second.take(30) && second.take(20));

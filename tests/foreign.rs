@@ -5,6 +5,7 @@ mod common;
 #[path = "common/raw.rs"]
 mod raw;
 
+use std::fs::File;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -15,15 +16,28 @@ use std::time::Duration;
 use common::{Names, Process, runtime, serve, wait_for, watchdog};
 use raw::Bound;
 use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use urpc::ErrorKind;
 
 fn server(argument: &str) {
     serve(argument, |server, _| server.method("one", |()| async { 1 }));
 }
 
-/// Sends a socket, with these bytes, of which the last close takes an hour while what comes back lives, who does not
-/// read. False, if nobody takes it.
+/// With no more descriptors than this.
+fn poor_server(argument: &str) {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let current = Some(64);
+    setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
+    server(argument);
+}
+
 fn send_lingering(to: &UnixStream, bytes: &[u8]) -> (TcpStream, bool) {
+    send_lingering_behind(to, bytes, 0)
+}
+
+/// Sends a socket, with these bytes and so many other descriptors before it, of which the last close takes an hour while
+/// what comes back lives, who does not read. False, if nobody takes it.
+fn send_lingering_behind(to: &UnixStream, bytes: &[u8], others: usize) -> (TcpStream, bool) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     set_socket_recv_buffer_size(&listener, 4096).unwrap();
     let lingering = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -35,7 +49,10 @@ fn send_lingering(to: &UnixStream, bytes: &[u8]) -> (TcpStream, bool) {
     let (tell, told) = mpsc::channel();
     // If the last close should be ours after all, this thread takes the hour.
     std::thread::spawn(move || {
-        let sent = raw::send(&to, &bytes, &[lingering.as_fd()]);
+        let null = File::open("/dev/null").unwrap();
+        let mut fds = vec![null.as_fd(); others];
+        fds.push(lingering.as_fd());
+        let sent = raw::send(&to, &bytes, &fds);
         let _ = tell.send(sent);
         drop(lingering);
     });
@@ -94,6 +111,36 @@ fn a_server_is_held_up_by_no_descriptor_of_a_connection_or_of_a_ring() {
 }
 
 #[test]
+fn a_server_is_held_up_by_no_descriptor_that_it_has_no_room_for() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let name = names.name("s");
+    let server = Process::start("poor server", &format!("1 {name}"));
+    let mut client = Process::start("client", &name);
+    let bound = Bound::connect(&name).unwrap();
+    let (_deaf, sent) = send_lingering_behind(&bound.socket, b"\0", 252);
+    assert!(sent);
+    wait_for("its channel to be closed", || {
+        raw::is_hung_up(&bound.socket)
+    });
+    is_served(&mut client);
+    // Nor by as many connections as would take all of its own.
+    let mut deaf = Vec::new();
+    for _ in 0..40 {
+        let socket = UnixStream::connect(&name).unwrap();
+        deaf.push(send_lingering_behind(
+            &socket,
+            b"GET / HTTP/1.1\r\n\r\n",
+            252,
+        ));
+        wait_for("it to be refused", || raw::is_hung_up(&socket));
+    }
+    is_served(&mut client);
+    client.finish();
+    server.finish();
+}
+
+#[test]
 fn a_client_is_told_at_once() {
     let _watch = watchdog();
     let names = Names::new();
@@ -108,4 +155,4 @@ fn a_client_is_told_at_once() {
     drop(hostile.join().unwrap());
 }
 
-roles! { "server" => server, "client" => client }
+roles! { "server" => server, "poor server" => poor_server, "client" => client }

@@ -8,9 +8,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use urpc_channel::is_memory;
 
-use super::{foreign, handshake};
+use super::foreign::{self, Unread};
+use super::handshake;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 
@@ -44,7 +44,7 @@ pub(super) struct Hello {
 #[derive(Debug, Default)]
 pub(crate) struct Received {
     bytes: Vec<u8>,
-    /// Memory, or what can be closed like that.
+    /// Memory.
     fds: Vec<OwnedFd>,
 }
 
@@ -62,36 +62,29 @@ impl Received {
             let start = self.bytes.len();
             // Grown as it comes: a length is a claim.
             self.bytes.resize(start + missing.min(4096), 0);
-            let read = match foreign::read(&socket, &mut self.bytes[start..]) {
-                Ok(read) => read,
-                Err(error) => {
-                    self.bytes.truncate(start);
-                    if error == Errno::INTR {
-                        continue;
-                    }
-                    return if error == Errno::AGAIN {
-                        Ok(false)
-                    } else {
-                        Err(handshake(format!("its connection failed: {error}")))
-                    };
+            let read = foreign::read(&socket, &mut self.bytes[start..]);
+            let bytes = read.as_ref().map_or(0, |(bytes, _)| *bytes);
+            self.bytes.truncate(start + bytes);
+            match read {
+                Ok((0, _)) => return Err(handshake("it hung up")),
+                Ok((_, fds)) => self.fds.extend(fds),
+                Err(Unread::Failed(Errno::INTR)) => {}
+                Err(Unread::Failed(Errno::AGAIN)) => return Ok(false),
+                Err(Unread::Failed(error)) => {
+                    return Err(handshake(format!("its connection failed: {error}")));
                 }
-            };
-            self.bytes.truncate(start + read.bytes);
-            if read.bytes == 0 {
-                return Err(handshake("it hung up"));
+                Err(Unread::Foreign) => {
+                    let why = "what it sends along is not a memfd in ordinary memory";
+                    return Err(handshake(why));
+                }
+                Err(Unread::TooMany) => return Err(handshake(TOO_MANY)),
+                Err(Unread::Cut) => {
+                    let why = "there are no descriptors left for its memory";
+                    return Err(Error::new(ErrorKind::Overloaded, why));
+                }
             }
-            if !read.fds.iter().all(is_memory) {
-                foreign::close(read.fds);
-                let why = "what it sends along is not a memfd in ordinary memory";
-                return Err(handshake(why));
-            }
-            self.fds.extend(read.fds);
             if self.fds.len() > DESCRIPTORS {
                 return Err(handshake(TOO_MANY));
-            }
-            if read.is_cut {
-                let why = "there are no descriptors left for its memory";
-                return Err(Error::new(ErrorKind::Overloaded, why));
             }
         }
     }

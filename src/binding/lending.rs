@@ -6,13 +6,14 @@
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use urpc_channel::{GrantWords, Standing, WakeWords};
 use urpc_donate::policy::{PeerView, STUCK};
 use urpc_donate::{Lender, Outcome, Presence, Signal, View, Words};
 
 use super::Binding;
-use crate::bind::foreign;
+use crate::bind::foreign::{self, Unread};
 use crate::node::{lock, page};
 use crate::note::note;
 use crate::quota::Client;
@@ -242,15 +243,20 @@ impl Binding {
     pub(crate) fn answer_bell(&self) -> bool {
         let mut bytes = [0u8; 256];
         add(&self.counters.system_calls, 1);
-        match foreign::read(&self.socket, &mut bytes) {
-            Ok(read) if read.fds.is_empty() => read.bytes != 0,
-            Ok(read) => {
-                foreign::close(read.fds);
+        let one = lock(&self.heard);
+        if self.is_closed() {
+            return false;
+        }
+        let read = foreign::read(&self.socket, &mut bytes);
+        drop(one);
+        match read {
+            Ok((bytes, fds)) if fds.is_empty() => bytes != 0,
+            Err(Unread::Failed(error)) => error == Errno::AGAIN || error == Errno::INTR,
+            _ => {
                 let client = Client::of(self.process.credentials());
                 self.node.keeper.offended(client);
                 false
             }
-            Err(error) => error == rustix::io::Errno::AGAIN || error == rustix::io::Errno::INTR,
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::serve::Listener;
 
 /// A connection whose handshake is not finished.
 struct Unbound {
-    socket: OwnedFd,
+    socket: Arc<OwnedFd>,
     process: PeerProcess,
     received: Received,
     until: Instant,
@@ -39,7 +39,7 @@ struct Unbound {
 }
 
 impl Unbound {
-    fn new(socket: OwnedFd, process: PeerProcess, listener: &Arc<Listener>) -> Self {
+    fn new(socket: Arc<OwnedFd>, process: PeerProcess, listener: &Arc<Listener>) -> Self {
         Self {
             socket,
             process,
@@ -64,7 +64,7 @@ impl Unbound {
     fn give_up(self, epoll: &OwnedFd, why: &Error) {
         // A forked child may keep the socket open, and so its place in the epoll.
         let _ = epoll::delete(epoll, &self.socket);
-        bind::refuse(&self.socket, why);
+        bind::refuse(self.socket, why);
         self.listener.refused(why);
     }
 }
@@ -115,11 +115,6 @@ impl Door {
         *until = now + patience.in_vain(now).unwrap_or_default();
     }
 
-    /// Whether this client broke the protocol before.
-    fn knows(&self, client: Client) -> bool {
-        lock(&self.offenders).contains_key(&client)
-    }
-
     /// Until when this client has to wait.
     fn sentence(&self, client: Client) -> Option<Instant> {
         let all = lock(&self.offenders);
@@ -136,7 +131,8 @@ impl Door {
         listener: &Arc<Listener>,
     ) -> io::Result<()> {
         let mut all = lock(&self.unbound);
-        self.add(&mut all, epoll, Unbound::new(socket, process, listener))
+        let unbound = Unbound::new(Arc::new(socket), process, listener);
+        self.add(&mut all, epoll, unbound)
     }
 
     fn add(&self, all: &mut Waiting, epoll: &OwnedFd, unbound: Unbound) -> io::Result<()> {
@@ -151,7 +147,7 @@ impl Door {
     }
 
     /// Lets one wait that has not said its hello yet, if it may.
-    fn wait_for(&self, epoll: &OwnedFd, unbound: Unbound) -> Result<(), (OwnedFd, Error)> {
+    fn wait_for(&self, epoll: &OwnedFd, unbound: Unbound) -> Result<(), (Arc<OwnedFd>, Error)> {
         let mut all = lock(&self.unbound);
         let mut counts = HashMap::new();
         for other in all.values() {
@@ -170,7 +166,7 @@ impl Door {
                 waits.max_by_key(|(_, client, until)| (counts[client], std::cmp::Reverse(*until)));
             late = victim.and_then(|(key, ..)| all.remove(&key));
         }
-        let kept = unbound.socket.try_clone();
+        let kept = Arc::clone(&unbound.socket);
         let added = self.add(&mut all, epoll, unbound);
         drop(all);
         if let Some(late) = late {
@@ -179,7 +175,7 @@ impl Door {
         }
         added
             .map_err(|error| Error::scarce("watch one more connection", error))
-            .or_else(|error| kept.map_or(Ok(()), |socket| Err((socket, error))))
+            .map_err(|error| (kept, error))
     }
 
     /// Drops the connections that are for this listener.
@@ -189,7 +185,7 @@ impl Door {
         for (_, unbound) in dropped {
             // A forked child may keep the socket open, and so its place in the epoll.
             let _ = epoll::delete(epoll, &unbound.socket);
-            foreign::empty(&unbound.socket);
+            foreign::leave(unbound.socket);
         }
     }
 
@@ -245,12 +241,11 @@ impl Door {
             return false;
         }
         let accepted = listener.accept();
-        if let Some(Ok(socket)) = &accepted {
-            let why = "it has no descriptors left for another client";
-            bind::refuse(socket, &overloaded(why));
-        }
         let turned_away = matches!(accepted, Some(Ok(_)));
-        drop(accepted);
+        if let Some(Ok(socket)) = accepted {
+            let why = "it has no descriptors left for another client";
+            bind::refuse(Arc::new(socket), &overloaded(why));
+        }
         *spare = another_spare();
         turned_away
     }
@@ -263,6 +258,9 @@ pub(super) fn accept(node: &Arc<Node>, key: u64) {
     let Some(listener) = listener else { return };
     // Bounded, so that a crowd cannot keep the keeper from everything else; the rest is reported again.
     for _ in 0..16 {
+        if foreign::is_crowded() {
+            return keeper.shut(&listener, key);
+        }
         match listener.accept() {
             None => return,
             Some(Ok(socket)) => receive(node, socket, &listener),
@@ -284,16 +282,13 @@ pub(super) fn accept(node: &Arc<Node>, key: u64) {
 
 /// Somebody is there.
 fn receive(node: &Arc<Node>, socket: OwnedFd, listener: &Arc<Listener>) {
+    let socket = Arc::new(socket);
     let process = match listener.allow.check(&socket) {
         Ok(process) => process,
-        Err(error) => return bind::refuse(&socket, &error),
+        Err(error) => return bind::refuse(socket, &error),
     };
     let mut unbound = Unbound::new(socket, process, listener);
     let keeper = &node.keeper;
-    if foreign::is_crowded() && keeper.door.knows(unbound.client()) {
-        let why = "what clients of its kind sent instead of memory is being closed still";
-        return bind::refuse(&unbound.socket, &overloaded(why));
-    }
     unbound.not_before = keeper.door.sentence(unbound.client());
     let said = match unbound.not_before {
         None => unbound.advance(),
@@ -302,7 +297,7 @@ fn receive(node: &Arc<Node>, socket: OwnedFd, listener: &Arc<Listener>) {
     match said {
         Ok(false) => {
             if let Err((socket, error)) = keeper.door.wait_for(&keeper.epoll, unbound) {
-                bind::refuse(&socket, &error);
+                bind::refuse(socket, &error);
             }
         }
         said => conclude(node, unbound, said),
@@ -335,15 +330,13 @@ pub(super) fn advance(node: &Arc<Node>, key: u64) {
 
 /// A connection has said its hello, or something else: it is bound, or told why not.
 fn conclude(node: &Arc<Node>, unbound: Unbound, said: Result<bool>) {
-    let socket = unbound.socket.try_clone();
+    let socket = Arc::clone(&unbound.socket);
     let (listener, client) = (Arc::clone(&unbound.listener), unbound.client());
     if let Err(error) = said.and_then(|_| finish(node, unbound)) {
         if error.kind() == ErrorKind::Handshake {
             node.keeper.door.offended(client);
         }
-        if let Ok(socket) = socket {
-            bind::refuse(&socket, &error);
-        }
+        bind::refuse(socket, &error);
         listener.refused(&error);
     }
 }
@@ -366,11 +359,16 @@ fn finish(node: &Arc<Node>, unbound: Unbound) -> Result<()> {
     };
     // Checked before it is greeted: a peer that is refused gets a reason and no memory of ours.
     let binding = bind::bind(outbox, unbound.received, with)?;
-    node.add(&binding)
-        .map_err(|error| Error::scarce("watch one more channel", error))?;
-    // In the server's list before the client can know: a client that is bound is there to be shut down.
-    listener.bound(&binding);
-    greeting
-        .send(node, None, &binding.socket, SendFlags::DONTWAIT)
-        .inspect_err(|_| binding.close("it could not be greeted"))
+    let greet = || {
+        node.add(&binding)
+            .map_err(|error| Error::scarce("watch one more channel", error))?;
+        // In the server's list before the client can know: a client that is bound is there to be shut down.
+        listener.bound(&binding);
+        greeting.send(node, None, &binding.socket, SendFlags::DONTWAIT)
+    };
+    greet().inspect_err(|error| {
+        // While there is a socket to say it on.
+        bind::refuse(Arc::clone(&binding.socket), error);
+        binding.close("it could not be greeted");
+    })
 }

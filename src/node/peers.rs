@@ -53,19 +53,13 @@ thread_local! {
 }
 
 impl Node {
-    /// Adds an open binding: from here on it is scanned.
+    /// Adds an open binding: from here on it is scanned. One that could not be watched is to be closed.
     pub(crate) fn add(self: &Arc<Self>, binding: &Arc<Binding>) -> std::io::Result<()> {
         let key = self.peers.next_key.fetch_add(1, Ordering::Relaxed);
         binding.key.store(key, Ordering::Relaxed);
         self.change(|bindings| bindings.insert(key, Arc::clone(binding)));
-        let watched = self
-            .bell
-            .add(&binding.socket, key)
-            .and_then(|()| self.keeper.watch_peer(binding));
-        if let Err(error) = watched {
-            binding.close("it could not be watched");
-            return Err(error);
-        }
+        self.bell.add(&binding.socket, key)?;
+        self.keeper.watch_peer(binding)?;
         if self.stopping.load(Ordering::Acquire) {
             // `stop` may have closed all it found before this one was there.
             binding.close("its runtime has ended");
@@ -97,7 +91,6 @@ impl Node {
         if self.change(|bindings| bindings.remove(&key)).is_none() {
             return; // it was never added
         }
-        binding.holding.close();
         *lock(&self.past) += binding.stats();
         self.bell.remove(&binding.socket);
         self.keeper.unwatch_peer(binding);
