@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use event_listener::Event;
 use rustix::net::{Shutdown, shutdown};
 use urpc_channel::{Channel, Message, PeerPage, WakePage, Why};
-use urpc_donate::{Backoff, Lender, Patience, PeerProcess, Seat};
+use urpc_donate::{Backoff, Lender, Patience, PeerProcess, Seat, Streak};
 
 use crate::bind::foreign;
 use crate::error::{CallError, CallErrorKind, Executed};
@@ -92,8 +92,9 @@ pub(crate) struct Binding {
     /// Our processors that are lent to the peer right now, as a mask; and how many more are lent to it onwards.
     donors: AtomicU64,
     onwards: AtomicU32,
-    /// Donations in a row without one of the peer's own processors having been seen awake.
-    streak: AtomicU32,
+    /// Donations in a row without one of the peer's own processors having been seen awake. Its clock began at `made`.
+    streak: Streak,
+    made: Instant,
     /// How far the peer had come when it was last rung. While it is still there, once is enough.
     rung_at: AtomicU64,
     /// Whether it rings for nothing, and what had been moved when it was last heard.
@@ -151,7 +152,8 @@ impl Binding {
             draining: parts.draining,
             donors: AtomicU64::new(0),
             onwards: AtomicU32::new(0),
-            streak: AtomicU32::new(0),
+            streak: Streak::new(),
+            made: Instant::now(),
             rung_at: AtomicU64::new(NEVER_RUNG),
             heard: Mutex::default(),
             backoff: Backoff::new(),

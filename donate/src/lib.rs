@@ -24,6 +24,7 @@ pub mod policy;
 mod presence;
 mod seat;
 mod signal;
+mod streak;
 mod sync;
 
 pub use backoff::{Backoff, MOST_STRIKES};
@@ -35,6 +36,7 @@ pub use peer::{Credentials, PeerProcess};
 pub use presence::{Presence, View};
 pub use seat::{Place, Seat, Wake};
 pub use signal::Signal;
+pub use streak::Streak;
 pub use sync::lending_works;
 
 #[cfg(all(test, urpc_loom))]

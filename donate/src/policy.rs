@@ -17,7 +17,7 @@
 //! | the processor is lent to this process, and its owner is underpowered | `Return` | "or when the server determines that the client has become 'underpowered' (there are outstanding messages back to the client, and one of the server's processors is idle)" |
 //! | a peer is underpowered, cannot be served, and was not rung | `Ring` | "there is no guarantee that the application will voluntarily return the processor": a donation is an optimisation, liveness is not |
 //! | a peer is underpowered, and can be served | `Donate`, to the one unserved for longest | "When an idle processor discovers an underpowered address space, it invokes a procedure called *Processor.Donate*"; whose processor it is makes no difference: what its owner waits for waits for that peer |
-//! | the same, again and again ([`PATIENCE`]), and it has processors of its own | `Donate` and ring | "The server has, or will soon have, a processor with which it can service a message": this makes it true |
+//! | the same, again and again without a pause ([`PATIENCE`]), and it has processors of its own | `Donate` and ring | "The server has, or will soon have, a processor with which it can service a message": this makes it true |
 //! | something is outstanding, and there is some of the spin budget left | `Scan` | "Processors scan for incoming messages only when they would otherwise be idle" |
 //! | a peer has unread messages, some processor of it rests, and it was not rung | `Ring` | "if the workload between them is imbalanced": the one that is awake may be stuck |
 //! | the processor is lent to this process | `Return` | "After these have been processed, the processor is returned to the client address space" |
@@ -34,6 +34,10 @@ pub use crate::View;
 /// work that stays deserves a processor that stays. Fewer would wake a second core for a single call.
 /// From then on at each doubling, should it find no CPU.
 pub const PATIENCE: u32 = 4;
+
+/// A donation that begins later than so after the last one has ended is the first in a row again: a processor of the
+/// peer's own that had been woken would be asleep by now.
+pub const PAUSE: Duration = Duration::from_micros(50);
 
 /// A processor that is needed here sooner than this is not lent: a few times what a hand-over and its return
 /// cost on one CPU.
@@ -60,7 +64,7 @@ pub struct PeerView {
     pub barred: Duration,
     /// For how long there have been unread messages without its having read any.
     pub unserved: Duration,
-    /// Donations in a row, without a processor of its own having been seen awake.
+    /// Donations in a row, without a [`PAUSE`] between them, and without a processor of its own having been seen awake.
     pub streak: u32,
     /// This peer has been rung since it last read from us.
     pub rung: bool,

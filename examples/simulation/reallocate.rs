@@ -282,7 +282,7 @@ impl World<'_> {
     /// Whether the donation was of use.
     fn judge(&mut self, l: usize, before: u64, returned: bool, woken: bool, cost: Time) {
         let link = &mut self.links[l];
-        link.streak += 1;
+        link.streak.add(self.now - cost, self.now);
         let has_read = link.progress != before;
         let answered = link.answered;
         let answered = answered || !self.links[l ^ 1].messages.is_empty();

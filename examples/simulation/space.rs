@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use urpc::policy::{PeerView, View};
-use urpc_donate::Backoff;
+use urpc_donate::{Backoff, Streak};
 
 use crate::costs::Time;
 
@@ -91,7 +91,7 @@ pub(crate) struct Link {
     pub(crate) answered: bool,
     /// The landings of the receiver for processors of the sender.
     pub(crate) landings: Vec<usize>,
-    pub(crate) streak: u32,
+    pub(crate) streak: Streak,
     pub(crate) backoff: Backoff,
     rung_at: Option<u64>,
     stuck_at: Option<u64>,
@@ -129,7 +129,7 @@ impl Link {
     pub(crate) fn view(&mut self, presence: View, landing_free: bool, now: Time) -> PeerView {
         let unread = !self.messages.is_empty();
         if presence.awake() {
-            self.streak = 0;
+            self.streak.end();
         }
         if unread && self.unserved.is_none_or(|(at, _)| at != self.progress) {
             self.unserved = Some((self.progress, now));
@@ -142,7 +142,7 @@ impl Link {
             landing_free: unread && landing_free,
             barred: self.backoff.bars(now),
             unserved: Duration::from_nanos(since.map_or(0, |(_, since)| now - since)),
-            streak: self.streak,
+            streak: self.streak.donations(),
             rung: self.is_rung(),
             urgent: false,
         }

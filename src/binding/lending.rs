@@ -49,7 +49,7 @@ impl Binding {
             landing_free: unread && self.free_landing().is_some(),
             barred: if_unread(&|| self.backoff.bars(now.0)),
             unserved: if_unread(&|| self.unserved(progress, now)),
-            streak: self.streak.load(Ordering::Relaxed),
+            streak: self.streak.donations(),
             rung: self.is_rung_at(progress),
             urgent: false,
         }
@@ -63,8 +63,8 @@ impl Binding {
     /// [`presence`](Self::presence), and a peer that is awake has ended its streak.
     pub(crate) fn seen_presence(&self) -> View {
         let presence = self.presence();
-        if presence.awake() && self.streak.load(Ordering::Relaxed) != 0 {
-            self.streak.store(0, Ordering::Relaxed);
+        if presence.awake() {
+            self.streak.end();
         }
         presence
     }
@@ -158,7 +158,10 @@ impl Binding {
         begun: Instant,
         limit: Duration,
     ) {
-        self.streak.fetch_add(1, Ordering::Relaxed);
+        let now = Instant::now();
+        let lent = now.saturating_duration_since(begun);
+        let at = |moment: Instant| moment.saturating_duration_since(self.made).as_nanos() as u64;
+        self.streak.add(at(begun), at(now));
         let answered = self.answered_since.load(Ordering::Relaxed) || self.channel.has_incoming();
         let has_read = self.channel.peer_progress() != before;
         match outcome {
@@ -168,9 +171,9 @@ impl Binding {
             // It may wait for something else, and has returned at once.
             Outcome::Returned if has_read => self.backoff.useful(),
             // It came back early, for a timer of ours.
-            Outcome::Limit if has_read && begun.elapsed() < limit => {}
+            Outcome::Limit if has_read && lent < limit => {}
             Outcome::Returned | Outcome::Limit => {
-                self.backoff.wasted(Nanos::now().0, begun.elapsed());
+                self.backoff.wasted(Nanos::now().0, lent);
             }
         }
     }

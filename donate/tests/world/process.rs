@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use fastrand::Rng;
-use urpc_donate::Backoff;
 use urpc_donate::policy::{PeerView, View};
+use urpc_donate::{Backoff, Streak};
 
 use super::calls::{Message, Task};
 
@@ -127,7 +127,7 @@ pub(crate) struct Link {
     progress: u64,
     rung_at: Option<u64>,
     unserved: Option<(u64, u64)>,
-    streak: u32,
+    streak: Streak,
     backoff: Backoff,
     /// Progress and time at the last grant.
     granted: (u64, u64),
@@ -146,7 +146,6 @@ impl Link {
     }
 
     pub(crate) fn grant(&mut self, from: Donor, now: u64) {
-        self.streak += 1;
         self.granted = (self.progress, now);
         self.landing = Landing::Up {
             from,
@@ -184,6 +183,7 @@ impl Link {
     /// The processor is back, one way or the other.
     pub(crate) fn returned(&mut self, now: u64) {
         let (progress, since) = self.granted;
+        self.streak.add(since, now);
         if self.progress == progress {
             self.backoff.wasted(now, Duration::from_nanos(now - since));
         } else {
@@ -200,7 +200,7 @@ impl Link {
             landing_free: unread && matches!(self.landing, Landing::Free),
             barred: self.backoff.bars(now),
             unserved: Duration::from_nanos(since.map_or(0, |(_, since)| now - since)),
-            streak: self.streak,
+            streak: self.streak.donations(),
             rung: self.rung_at == Some(self.progress),
             ..PeerView::default()
         }
@@ -209,7 +209,7 @@ impl Link {
     /// What a look at the peer leaves behind.
     pub(crate) fn seen(&mut self, view: &PeerView, now: u64) {
         if view.presence.awake() {
-            self.streak = 0;
+            self.streak.end();
         }
         if view.unread && self.unserved.is_none_or(|(at, _)| at != self.progress) {
             self.unserved = Some((self.progress, now));
