@@ -8,6 +8,9 @@ use urpc_donate::{Credentials, PeerProcess};
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// As whom the kernel shows a user that has no number in this namespace.
+pub(crate) const UNMAPPED: u32 = 65_534;
+
 /// Which processes may bind: those of the same user, or, once there are rules, those that one of them allows.
 /// Nobody else, and nobody of whom the kernel does not say who it is.
 #[derive(Clone, Default)]
@@ -23,14 +26,19 @@ enum Rule {
 impl Rule {
     fn allows(&self, credentials: Credentials) -> bool {
         match self {
-            Self::Users(uids) => uids.contains(&credentials.uid),
-            Self::Groups(gids) => gids.contains(&credentials.gid),
+            Self::Users(uids) => is_known(credentials) && uids.contains(&credentials.uid),
+            Self::Groups(gids) => is_known(credentials) && gids.contains(&credentials.gid),
             // One that panics allows nobody, and ends no thread of ours.
             Self::If(allowed) => {
                 catch_unwind(AssertUnwindSafe(|| allowed(credentials))).unwrap_or(false)
             }
         }
     }
+}
+
+/// Neither such a user, nor one of whom the kernel says nothing.
+fn is_known(credentials: Credentials) -> bool {
+    credentials.pid != 0 || credentials.uid != UNMAPPED
 }
 
 impl Allow {
@@ -48,7 +56,8 @@ impl Allow {
 
     fn allows(&self, credentials: Credentials) -> bool {
         if self.0.is_empty() {
-            return credentials.uid == rustix::process::geteuid().as_raw();
+            let own = rustix::process::geteuid().as_raw();
+            return is_known(credentials) && credentials.uid == own;
         }
         self.0.iter().any(|rule| rule.allows(credentials))
     }
@@ -59,6 +68,11 @@ impl Allow {
             let why = format!("the kernel does not say who it is: {error}");
             Error::new(ErrorKind::NotAllowed, why)
         })?;
+        self.admit(credentials)
+    }
+
+    /// Whether it may be who the kernel says it is.
+    pub(crate) fn admit(&self, credentials: Credentials) -> Result<PeerProcess> {
         if self.allows(credentials) {
             return Ok(PeerProcess::of(credentials));
         }
@@ -91,5 +105,16 @@ mod tests {
             uid => uid == 78,
         });
         assert!(!allow.allows(of(77, 0)) && allow.allows(of(78, 0)));
+
+        let unknown = Credentials {
+            pid: 0,
+            ..of(UNMAPPED, UNMAPPED)
+        };
+        let mut allow = Allow::default();
+        allow.users([UNMAPPED]);
+        allow.groups([UNMAPPED]);
+        assert!(allow.allows(of(UNMAPPED, 7)) && !allow.allows(unknown));
+        allow.when(|credentials| credentials.pid == 0);
+        assert!(allow.allows(unknown));
     }
 }

@@ -8,6 +8,7 @@
 
 pub(crate) mod foreign;
 pub(crate) mod frames;
+mod speaker;
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -29,13 +30,14 @@ use crate::bell;
 use crate::binding::{Agreed, Binding, Parts};
 use crate::error::{Error, ErrorKind, Result, lacks_resources};
 use crate::limits::{self, LANDINGS};
+use crate::names;
 use crate::node::Node;
 use crate::offered::Offered;
 use crate::quota::Holding;
 use crate::service::Offer;
 use frames::{DESCRIPTORS, HELLO, Hello, OVERLOADED, REFUSAL, TOO_MANY, frame};
 
-pub(crate) use frames::Received;
+pub(crate) use frames::{Received, Said};
 
 /// What this side says: its hello, and its two regions.
 pub(crate) struct Greeting {
@@ -78,7 +80,7 @@ pub(crate) fn greeting(node: &Node, offer: &Offer) -> Result<(Outbox, Greeting)>
 }
 
 impl Greeting {
-    /// Sends the hello and the regions, all at once.
+    /// Sends the hello and the regions, all at once and signed. Nobody reads from `socket` meanwhile.
     pub(crate) fn send(
         &self,
         node: &Node,
@@ -94,14 +96,16 @@ impl Greeting {
         let flags = flags | SendFlags::NOSIGNAL;
         let bytes = [IoSlice::new(&self.bytes)];
         let until = Instant::now() + limits::HANDSHAKE;
-        let sent = loop {
-            match sendmsg(&socket, &bytes, &mut control, flags) {
-                // The socket's time limit begins anew, and this one does not.
-                Err(Errno::INTR) if Instant::now() < until => {}
-                sent => break sent,
+        let sent = speaker::sign(&socket, || {
+            loop {
+                match sendmsg(&socket, &bytes, &mut control, flags) {
+                    // The socket's time limit begins anew, and this one does not.
+                    Err(Errno::INTR) if Instant::now() < until => {}
+                    sent => break sent,
+                }
             }
-        };
-        match sent {
+        });
+        match sent.flatten() {
             Ok(sent) if sent == self.bytes.len() => Ok(()),
             Ok(_) => Err(handshake("it does not read its hello")),
             // So many descriptors of ours wait to be taken already, or it is memory that is missing.
@@ -115,8 +119,8 @@ impl Greeting {
 }
 
 /// Both sides have spoken: checks what the peer said, and makes the binding.
-pub(crate) fn bind(outbox: Outbox, peer: Received, with: With<'_>) -> Result<Arc<Binding>> {
-    let (hello, fds) = peer.said()?;
+pub(crate) fn bind(outbox: Outbox, peer: Said, with: With<'_>) -> Result<Arc<Binding>> {
+    let Said { hello, fds, .. } = peer;
     let geometry = Geometry {
         slots: hello.slots,
         arena: hello.arena,
@@ -214,7 +218,7 @@ pub(crate) struct With<'a> {
     pub(crate) draining: Arc<AtomicBool>,
 }
 
-fn handshake(why: impl Into<String>) -> Error {
+pub(crate) fn handshake(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::Handshake, why)
 }
 
@@ -232,10 +236,9 @@ pub(crate) fn refuse(socket: Arc<OwnedFd>, why: &Error) {
 }
 
 /// Waits for the peer's whole message, but no longer than a handshake may take, however slowly it comes.
-fn hear(socket: &OwnedFd) -> Result<Received> {
+fn hear(socket: &OwnedFd, mut received: Received) -> Result<Received> {
     let limit = limits::HANDSHAKE;
     let until = Instant::now() + limit;
-    let mut received = Received::default();
     while !received.advance(socket)? {
         let mut fds = [PollFd::new(socket, PollFlags::IN)];
         match poll(&mut fds, bell::timeout(Some(until)).as_ref()) {
@@ -251,11 +254,11 @@ fn hear(socket: &OwnedFd) -> Result<Received> {
     Ok(received)
 }
 
-/// The client's side, from an open socket to a binding. Blocks, but no longer than the time limit of
-/// a handshake; to be run where blocking is allowed.
+/// The client's side, from an open socket to a binding. Without a name, it is not known who will speak. Blocks, but no
+/// longer than the time limit of a handshake; to be run where blocking is allowed.
 pub(crate) fn connect(
     node: &Arc<Node>,
-    name: String,
+    name: Option<String>,
     socket: OwnedFd,
     offer: &Offer,
     allow: &Allow,
@@ -267,13 +270,16 @@ pub(crate) fn connect(
 
 fn connect_by(
     node: &Arc<Node>,
-    name: String,
+    name: Option<String>,
     socket: Arc<OwnedFd>,
     offer: &Offer,
     allow: &Allow,
 ) -> Result<Arc<Binding>> {
+    let is_named = name.is_some();
+    let name = name.unwrap_or_else(|| names::INHERITED.to_owned());
     let named = |error: Error| error.about(&name);
-    let process = allow.check(&socket).map_err(named)?;
+    let server = is_named.then(|| allow.check(&socket));
+    let server = server.transpose().map_err(named)?;
     let blocking = |socket: &OwnedFd| -> io::Result<()> {
         use rustix::net::sockopt::{Timeout, set_socket_timeout};
         rustix::io::ioctl_fionbio(socket, false)?;
@@ -285,11 +291,19 @@ fn connect_by(
     let wakes = UnsealedWakePage::create()
         .map_err(|error| named(Error::scarce("make a channel's memory", error)))?;
     let greeted = greeting.send(node, Some(&wakes), &socket, SendFlags::empty());
-    // A peer that hung up may have said why before.
-    let received = match (hear(&socket), greeted) {
-        (Ok(received), Ok(())) => received,
-        (Ok(received), Err(error)) => return Err(named(received.said().err().unwrap_or(error))),
-        (Err(_), Err(error)) | (Err(error), Ok(())) => return Err(named(error)),
+    let expected = match server {
+        Some(_) => Received::default(),
+        None => Received::signed(),
+    };
+    let said = match (hear(&socket, expected), greeted) {
+        // A peer that hung up may have said why before.
+        (Ok(received), greeted) => received.said().and_then(|said| greeted.map(|()| said)),
+        (Err(_), Err(error)) | (Err(error), Ok(())) => Err(error),
+    };
+    let said = said.map_err(named)?;
+    let process = match (server, said.speaker) {
+        (_, Some(speaker)) => allow.admit(speaker).map_err(named)?,
+        (server, None) => server.expect("it is signed without a name"),
     };
     let holding = node.quota.channel(process.credentials(), false);
     let holding = holding.map_err(named)?;
@@ -303,7 +317,7 @@ fn connect_by(
         wakes: Some(wakes),
         draining: Arc::default(),
     };
-    let binding = bind(outbox, received, with).map_err(named)?;
+    let binding = bind(outbox, said, with).map_err(named)?;
     node.add(&binding)
         .inspect_err(|_| binding.close("it could not be watched"))
         .map_err(|error| Error::scarce(format!("watch the channel to `{name}`"), error))?;

@@ -15,12 +15,12 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use event_listener::Event;
-use rustix::net::{Shutdown, shutdown};
+use rustix::net::{SendFlags, Shutdown, shutdown};
 use urpc_channel::{Channel, Message, PeerPage, WakePage, Why};
 use urpc_donate::{Backoff, Lender, Patience, PeerProcess, Seat, Streak};
 
-use crate::bind::foreign;
-use crate::error::{CallError, CallErrorKind, Executed};
+use crate::bind::{self, Greeting, foreign};
+use crate::error::{self, CallError, CallErrorKind, Executed};
 use crate::limits;
 use crate::node::{Node, lock};
 use crate::offered::Offered;
@@ -116,9 +116,6 @@ pub(crate) struct Binding {
     /// While draining: a call of the peer was answered.
     answered: Event,
     pub(crate) counters: Counters,
-    /// The peer's pid as its owner says; 0 is what the kernel says.
-    #[cfg(feature = "trace")]
-    pub(crate) traced_pid: AtomicU32,
 }
 
 impl fmt::Debug for Binding {
@@ -167,8 +164,6 @@ impl Binding {
             ended: Event::new(),
             answered: Event::new(),
             counters: Counters::default(),
-            #[cfg(feature = "trace")]
-            traced_pid: AtomicU32::new(0),
         })
     }
 
@@ -267,6 +262,16 @@ impl Binding {
             .get()
             .map_or("the channel is closed", String::as_str);
         closed(why, Executed::No)
+    }
+
+    /// Says this side's hello.
+    pub(crate) fn greet(&self, greeting: &Greeting) -> error::Result<()> {
+        // So that nobody reads from the socket meanwhile.
+        let _one = lock(&self.heard);
+        if self.is_closed() {
+            return Err(bind::handshake("it hung up"));
+        }
+        greeting.send(&self.node, None, &self.socket, SendFlags::DONTWAIT)
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -31,8 +31,8 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Process, user and group id of the caller, as the kernel vouched for them at binding (R4). Of a pair of
-    /// sockets, that is who made it: see [`serve_fd`](crate::serve_fd).
+    /// Process, user and group id of the caller, as the kernel vouched for them at binding (R4). Without a
+    /// name, of whoever says the hello: see [`serve_fd`](crate::serve_fd).
     #[must_use]
     pub fn credentials(&self) -> Credentials {
         self.binding.process.credentials()

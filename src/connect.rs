@@ -164,9 +164,9 @@ async fn run(plan: Plan) -> Result<Peer> {
         let (name, socket) = match plan.to {
             To::Name(name) => {
                 let socket = names::connect(&name)?;
-                (name, socket)
+                (Some(name), socket)
             }
-            To::Socket(socket) => (names::INHERITED.to_owned(), socket),
+            To::Socket(socket) => (None, socket),
         };
         let binding = bind::connect(&node, name, socket, &offer, &plan.allow)?;
         // Made here, so that a binding whose future is dropped meanwhile is closed with its result.

@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use slab::Slab;
-use urpc_donate::PeerProcess;
 
 use crate::bell::{Bell, timeout};
 use crate::binding::Binding;
@@ -169,13 +168,8 @@ impl Keeper {
     }
 
     /// Takes a connection that is not bound yet, and that this process has made itself.
-    pub(crate) fn greet(
-        &self,
-        socket: OwnedFd,
-        process: PeerProcess,
-        listener: &Arc<Listener>,
-    ) -> std::io::Result<()> {
-        self.door.greet(&self.epoll, socket, process, listener)?;
+    pub(crate) fn greet(&self, socket: OwnedFd, listener: &Arc<Listener>) -> std::io::Result<()> {
+        self.door.greet(&self.epoll, socket, listener)?;
         self.poke(); // for its time limit
         Ok(())
     }

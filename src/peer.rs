@@ -67,8 +67,8 @@ impl Peer {
         &self.binding().name
     }
 
-    /// Process, user and group of the peer, as the kernel vouched for them at binding (R4). Of a pair of sockets, that
-    /// is who made it: see [`serve_fd`](crate::serve_fd).
+    /// Process, user and group of the peer, as the kernel vouched for them at binding (R4). Without a
+    /// name, of whoever says the hello: see [`serve_fd`](crate::serve_fd).
     #[must_use]
     pub fn credentials(&self) -> Credentials {
         self.binding().process.credentials()

@@ -49,9 +49,9 @@ pub fn serve(name: impl Into<String>) -> ServerBuilder {
 /// [`connect_fd`](crate::connect_fd), and says its hello within 5 s of [`bind`](ServerBuilder::bind): start a child
 /// before that.
 ///
-/// Of a pair of sockets the kernel knows who made it, and not who has an end of it by now: what
-/// [credentials](crate::Peer::credentials) say, `allow…` asks, and limits for each client count, is the maker. Whoever was
-/// given an end was meant to have it; give it to nobody else.
+/// Of a pair of sockets the kernel knows who made it, and not who has an end of it by now. So it is whoever says the hello
+/// that [credentials](crate::Peer::credentials) name, and `allow…` is asked about; its ids are its real ones. If that is
+/// not allowed, [`run`](Server::run) says so.
 pub fn serve_fd(socket: impl Into<OwnedFd>) -> ServerBuilder {
     ServerBuilder::new(At::Socket(socket.into()))
 }
@@ -156,13 +156,10 @@ impl ServerBuilder {
                 .keeper
                 .listen(&listener)
                 .map_err(|error| Error::system("watch the socket", error))?,
-            Some(socket) => {
-                let named = |error: Error| error.about(names::INHERITED);
-                let process = listener.allow.check(&socket).map_err(named)?;
-                node.keeper
-                    .greet(socket, process, &listener)
-                    .map_err(|error| Error::system("watch the socket", error))?;
-            }
+            Some(socket) => node
+                .keeper
+                .greet(socket, &listener)
+                .map_err(|error| Error::system("serve the socket", error))?,
         }
         let guard = Arc::new(Guard {
             node: Arc::downgrade(&node),

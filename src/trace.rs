@@ -27,7 +27,6 @@ mod svg;
 
 use serde::{Deserialize, Serialize};
 
-use crate::peer::Peer;
 pub use chrome::chrome_json;
 pub use svg::svg;
 
@@ -126,12 +125,4 @@ pub fn stop() {
 /// Exact when recording is stopped; while it goes on, threads are asked one after the other.
 pub fn take() -> Vec<Event> {
     record::take()
-}
-
-/// Says which process is at the other end of a channel.
-///
-/// Usually the kernel knows. Of a socket pair it names whoever made it, so a process that hands one end of a
-/// pair to a child should say the child's `pid` here. It only changes what events say.
-pub fn set_pid(peer: &Peer, pid: u32) {
-    record::set_pid(peer.binding(), pid);
 }

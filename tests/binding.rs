@@ -124,7 +124,7 @@ fn a_server_of_another_version_is_an_error_of_that_kind() {
     refused(
         connect(&name),
         ErrorKind::Version,
-        &[&name, "version 4", "same urpc"],
+        &[&name, "this side version 5", "same urpc"],
     );
     refused(
         connect(&name),
@@ -329,8 +329,11 @@ fn who_is_not_allowed_is_told_so_and_gets_nothing() {
         let choosy = urpc::connect(&name).allow(|_| false).await;
         refused(choosy, ErrorKind::NotAllowed, &[&name, "not allowed"]);
 
-        let (ours, _theirs) = UnixStream::pair().unwrap();
-        let error = urpc::serve_fd(ours).allow(|_| false).bind().unwrap_err();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let server = urpc::serve_fd(ours).allow(|_| false).bind().unwrap();
+        let bound = urpc::connect_fd(theirs).await;
+        refused(bound, ErrorKind::Handshake, &["refused", "not allowed"]);
+        let error = server.run().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotAllowed);
     });
 }

@@ -4,6 +4,8 @@
 mod common;
 #[path = "common/raw.rs"]
 mod raw;
+#[path = "common/silent_fs.rs"]
+mod silent_fs;
 
 use std::fs::File;
 use std::io::Write;
@@ -13,7 +15,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use common::{Names, Process, runtime, serve, wait_for, watchdog};
+use common::{Names, Process, runtime, say, serve, until_told_to_end, wait_for, watchdog};
 use raw::Bound;
 use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -29,6 +31,39 @@ fn poor_server(argument: &str) {
     let current = Some(64);
     setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
     server(argument);
+}
+
+/// The file system, on the file of this path.
+fn silent(path: &str) {
+    let mounted = silent_fs::mount(path);
+    say("ready", "");
+    say("mounted", if mounted.is_some() { "yes" } else { "no" });
+    common::hear();
+    drop(mounted);
+    until_told_to_end();
+}
+
+/// Sends the file of this path to the server of this name, instead of memory and with a ring.
+fn sender(argument: &str) {
+    let (path, name) = argument.split_once(' ').unwrap();
+    let file = File::open(path).unwrap();
+    say("ready", "");
+    for with_a_ring in [false, true].repeat(4) {
+        if with_a_ring {
+            let bound = Bound::connect(name).unwrap();
+            assert!(raw::send(&bound.socket, b"\0", &[file.as_fd()]));
+            wait_for("its channel to be closed", || {
+                raw::is_hung_up(&bound.socket)
+            });
+        } else {
+            let socket = UnixStream::connect(name).unwrap();
+            assert!(raw::send(&socket, b"urpc", &[file.as_fd(); 3]));
+            assert!(raw::refusal(&socket).contains("not a memfd"));
+        }
+        say("sent", "");
+        common::hear();
+    }
+    until_told_to_end();
 }
 
 fn send_lingering(to: &UnixStream, bytes: &[u8]) -> (TcpStream, bool) {
@@ -141,6 +176,32 @@ fn a_server_is_held_up_by_no_descriptor_that_it_has_no_room_for() {
 }
 
 #[test]
+fn a_server_is_held_up_by_no_file_whose_file_system_does_not_answer() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let (path, name) = (names.name("silent"), names.name("s"));
+    File::create(&path).unwrap();
+    let mut silent = Process::start("silent", &path);
+    if silent.expect("mounted") == "no" {
+        println!("skipped: no file system can be mounted");
+        return;
+    }
+    let server = Process::start("server", &format!("1 {name}"));
+    let mut client = Process::start("client", &name);
+    let mut sender = Process::start("sender", &format!("{path} {name}"));
+    silent.tell("it is opened");
+    for _ in 0..8 {
+        sender.expect("sent");
+        is_served(&mut client);
+        sender.tell("more");
+    }
+    // With its end everybody has the answer.
+    for process in [silent, sender, client, server] {
+        process.finish();
+    }
+}
+
+#[test]
 fn a_client_is_told_at_once() {
     let _watch = watchdog();
     let names = Names::new();
@@ -155,4 +216,4 @@ fn a_client_is_told_at_once() {
     drop(hostile.join().unwrap());
 }
 
-roles! { "server" => server, "poor server" => poor_server, "client" => client }
+roles! { "server" => server, "poor server" => poor_server, "silent" => silent, "sender" => sender, "client" => client }

@@ -158,11 +158,7 @@ fn a_parent_is_served_by_its_child_over_an_inherited_socket() {
         let rt = runtime(1);
         rt.block_on(async {
             let peer = urpc::connect_fd(ours).await.unwrap();
-            assert_eq!(
-                peer.credentials().pid,
-                std::process::id() as i32,
-                "who made the socket"
-            );
+            assert_eq!(peer.credentials().pid, child.pid() as i32);
             for n in 1..=100u64 {
                 let sum: u64 = urpc::call(&peer, "add", 1u64).await.unwrap();
                 assert_eq!(sum, n);

@@ -7,19 +7,20 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// The peer's credentials at the moment it connected; of a pair of sockets, its maker's.
+/// Who somebody is, by the kernel's word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// Process id, in this process's namespace; 0 if it is outside of that.
     pub pid: i32,
-    /// Effective user id.
+    /// User id; the effective one at the moment it connected or listened.
     pub uid: u32,
-    /// Effective group id.
+    /// Group id, likewise.
     pub gid: u32,
 }
 
 impl Credentials {
-    /// Asks the kernel who is at the other end of `socket`. Takes no descriptor.
+    /// Asks the kernel who was at the other end of `socket` when it was connected; of a pair of sockets, who made it. Takes
+    /// no descriptor.
     ///
     /// # Errors
     /// If the kernel does not tell: then the peer must not be believed anything.

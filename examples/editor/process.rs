@@ -46,7 +46,6 @@ impl Started {
         let role = role.name();
         let started = Self { role, child };
         let peer = urpc::connect_fd(ours).await?;
-        urpc::trace::set_pid(&peer, started.child.id()); // the pair was made here
         Ok((started, peer))
     }
 

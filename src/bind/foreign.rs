@@ -1,8 +1,8 @@
 //! Descriptors that peers send and nobody asked for. Closing one may take as long as whoever made it likes: a socket that
 //! lingers, a file whose file system does not answer. So no thread of ours closes one that others wait for.
 //!
-//! What comes is looked at before it is read, and is left in the socket if it is not what belongs to a hello. The kernel
-//! drops it there with the last reference to that socket, which a thread lets go of that has nothing else to do.
+//! What comes is looked at before it is read, and what does not belong to a hello is left in the socket. The kernel drops
+//! it there with the last reference to that socket, which a thread lets go of that has nothing else to do.
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
@@ -19,57 +19,79 @@ use urpc_channel::is_memory;
 use super::frames::DESCRIPTORS;
 use crate::node::lock;
 
-/// Threads that close: as many closings that never end hold up no other one. Each takes a stack and no descriptor.
+/// Threads that close: as many closings that never end hold up no other one.
 const THREADS: usize = 64;
 const STACK: usize = 64 * 1024;
-/// While so many sockets wait for one of them, nobody is accepted.
+/// While so much waits for one of them, nobody is accepted.
 const WAITING: usize = 8;
 
 /// Why there are no bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unread {
-    /// Something else than memory comes with the next ones. They stay where they are, as with those below.
+    /// Descriptors come with them. They stay where they are, as with those below.
+    Unasked,
+    /// Something else than memory comes with them.
     Foreign,
     /// More descriptors come with them than belong to a hello.
     TooMany,
     /// This process may not have all of the descriptors.
     Cut,
+    /// Another process has sent what comes before.
+    Mixed,
     Failed(Errno),
 }
 
-/// Reads up to `bytes.len()` bytes that are there, 0 at the end, and the memory that came with them. One thread at a time.
-pub(crate) fn read(socket: impl AsFd, bytes: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), Unread> {
-    let (len, fds, is_cut) = receive(&socket, bytes, RecvFlags::PEEK)?;
-    let looks = if !fds.iter().all(is_memory) {
-        Err(Unread::Foreign)
-    } else if fds.len() > DESCRIPTORS {
-        Err(Unread::TooMany)
-    } else if is_cut {
-        Err(Unread::Cut)
-    } else {
-        Ok(())
-    };
-    drop(fds); // no last ones: the socket has them still
-    looks?;
+/// Reads up to `bytes.len()` bytes that are there, 0 at the end. One thread at a time.
+pub(crate) fn read(socket: impl AsFd, bytes: &mut [u8]) -> Result<usize, Unread> {
+    match receive(&socket, bytes, RecvFlags::PEEK, 0)? {
+        (_, _, true) => Err(Unread::Unasked),
+        (0, ..) => Ok(0),
+        // No more than was looked at.
+        (len, ..) => Ok(receive(&socket, &mut bytes[..len], RecvFlags::empty(), 0)?.0),
+    }
+}
+
+/// The same, and takes the memory that comes with them.
+pub(crate) fn read_hello(
+    socket: impl AsFd,
+    bytes: &mut [u8],
+) -> Result<(usize, Vec<OwnedFd>), Unread> {
+    // Of those that are no hello's, one is enough to know.
+    let (len, fds, is_cut) = receive(&socket, bytes, RecvFlags::PEEK, DESCRIPTORS + 1)?;
+    // The socket has them still; but a file system may want to hear of each that is closed.
+    let (memory, foreign): (Vec<_>, Vec<_>) = fds.into_iter().partition(|fd| is_memory(fd));
+    if !foreign.is_empty() {
+        aside(move || drop(foreign));
+        return Err(Unread::Foreign);
+    }
+    if memory.len() > DESCRIPTORS {
+        return Err(Unread::TooMany);
+    }
+    if is_cut {
+        return Err(Unread::Cut);
+    }
     if len == 0 {
         return Ok((0, Vec::new()));
     }
-    // No more than was looked at.
-    match receive(&socket, &mut bytes[..len], RecvFlags::empty())? {
+    match receive(&socket, &mut bytes[..len], RecvFlags::empty(), DESCRIPTORS)? {
         (len, fds, false) => Ok((len, fds)),
         _ => Err(Unread::Cut),
     }
 }
 
-/// How many bytes came, with which descriptors, and whether there was no room for some. Of those that are no hello's, one
-/// is enough to know.
+/// How many bytes came, with which descriptors, up to `most` of them, and whether there were others.
 fn receive(
     socket: impl AsFd,
     bytes: &mut [u8],
     flags: RecvFlags,
+    most: usize,
 ) -> Result<(usize, Vec<OwnedFd>, bool), Unread> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS + 1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let space = match most {
+        0 => &mut [],
+        _ => &mut space[..rustix::cmsg_space!(ScmRights(most))],
+    };
+    let mut control = RecvAncillaryBuffer::new(space);
     let flags = flags | RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
     let read = recvmsg(&socket, &mut [IoSliceMut::new(bytes)], &mut control, flags);
     let read = read.map_err(Unread::Failed)?;
@@ -81,62 +103,68 @@ fn receive(
     Ok((read.bytes, fds, read.flags.contains(ReturnFlags::CTRUNC)))
 }
 
-/// Has no more come in, and lets go of the socket. What has come in is closed with it, or before, and on another thread if
-/// that may take long. Nobody else reads.
+/// Has no more come in, and lets go of the socket: on another thread, if descriptors have come in. Nobody else reads.
 pub(crate) fn leave(socket: Arc<OwnedFd>) {
     let _ = shutdown(&socket, Shutdown::Read);
     let mut bytes = [0; 4096];
     loop {
         match read(&socket, &mut bytes) {
-            Ok((1.., _)) | Err(Unread::Failed(Errno::INTR)) => {}
-            Ok(_) | Err(Unread::Failed(_)) => return,
-            Err(_) => return close(socket),
+            Ok(1..) | Err(Unread::Failed(Errno::INTR)) => {}
+            Ok(0) | Err(Unread::Failed(_)) => return,
+            Err(_) => return aside(move || close(socket)),
         }
     }
 }
 
-/// Who closes, and what waits for that.
-struct Closer {
-    threads: usize,
-    waiting: Vec<Arc<OwnedFd>>,
+/// Closes a socket, with what is in it.
+fn close(socket: Arc<OwnedFd>) {
+    // Who shares it would close what is left in it: then it is emptied here, where the kernel finds no room for a
+    // descriptor and closes it.
+    if let Err(shared) = Arc::try_unwrap(socket) {
+        let mut bytes = [0; 4096];
+        while let Ok((_, 1..)) | Err(Errno::INTR) = recv(&shared, &mut bytes, RecvFlags::DONTWAIT) {
+        }
+    }
 }
 
-static CLOSER: Mutex<Closer> = Mutex::new(Closer {
+type Closing = Box<dyn FnOnce() + Send>;
+
+/// What is to be closed, and the threads that do that.
+struct Closings {
+    threads: usize,
+    waiting: Vec<Closing>,
+}
+
+static CLOSINGS: Mutex<Closings> = Mutex::new(Closings {
     threads: 0,
     waiting: Vec::new(),
 });
 
-fn close(socket: Arc<OwnedFd>) {
-    let mut closer = lock(&CLOSER);
-    closer.waiting.push(socket);
-    if closer.threads < THREADS {
+/// Closes something on a thread that has nothing else to do.
+fn aside(closing: impl FnOnce() + Send + 'static) {
+    let mut closings = lock(&CLOSINGS);
+    closings.waiting.push(Box::new(closing));
+    if closings.threads < THREADS {
         let thread = std::thread::Builder::new().name("urpc-close".into());
         // Without one it waits for the next.
-        closer.threads += usize::from(thread.stack_size(STACK).spawn(close_all).is_ok());
+        closings.threads += usize::from(thread.stack_size(STACK).spawn(close_all).is_ok());
     }
 }
 
 /// The thread: closes what waits, and ends.
 fn close_all() {
     loop {
-        let mut closer = lock(&CLOSER);
-        let Some(socket) = closer.waiting.pop() else {
-            closer.threads -= 1;
+        let mut closings = lock(&CLOSINGS);
+        let Some(closing) = closings.waiting.pop() else {
+            closings.threads -= 1;
             return;
         };
-        drop(closer);
-        // Who shares it would close what is left in it: then it is emptied here, where the kernel finds no room for a
-        // descriptor and closes it.
-        if let Err(shared) = Arc::try_unwrap(socket) {
-            let mut bytes = [0; 4096];
-            while let Ok((_, 1..)) | Err(Errno::INTR) =
-                recv(&shared, &mut bytes, RecvFlags::DONTWAIT)
-            {}
-        }
+        drop(closings);
+        closing();
     }
 }
 
 /// Whether so much is being closed that nobody may bring more.
 pub(crate) fn is_crowded() -> bool {
-    lock(&CLOSER).waiting.len() >= WAITING
+    lock(&CLOSINGS).waiting.len() >= WAITING
 }

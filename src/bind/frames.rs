@@ -8,15 +8,16 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use urpc_donate::Credentials;
 
 use super::foreign::{self, Unread};
-use super::handshake;
+use super::{handshake, speaker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 
 const MAGIC: [u8; 4] = *b"urpc";
 /// Changes with every change of what crosses a channel or this handshake.
-pub(crate) const VERSION: u16 = 4;
+pub(crate) const VERSION: u16 = 5;
 const HEADER: usize = 12;
 pub(super) const HELLO: u8 = 1;
 pub(super) const REFUSAL: u8 = 2;
@@ -46,9 +47,27 @@ pub(crate) struct Received {
     bytes: Vec<u8>,
     /// Memory.
     fds: Vec<OwnedFd>,
+    /// Who says it, if that has to be told by the message itself.
+    speaker: Option<Credentials>,
+}
+
+/// A hello, and what came with it.
+pub(crate) struct Said {
+    pub(super) hello: Hello,
+    pub(super) fds: Vec<OwnedFd>,
+    /// Who has said it, if that was asked for.
+    pub(crate) speaker: Option<Credentials>,
 }
 
 impl Received {
+    /// One that tells who says it.
+    pub(crate) fn signed() -> Self {
+        Self {
+            speaker: Some(speaker::NOBODY),
+            ..Self::default()
+        }
+    }
+
     /// Reads what is there. True once the message is whole.
     ///
     /// # Errors
@@ -62,7 +81,7 @@ impl Received {
             let start = self.bytes.len();
             // Grown as it comes: a length is a claim.
             self.bytes.resize(start + missing.min(4096), 0);
-            let read = foreign::read(&socket, &mut self.bytes[start..]);
+            let read = self.read_part(&socket, start);
             let bytes = read.as_ref().map_or(0, |(bytes, _)| *bytes);
             self.bytes.truncate(start + bytes);
             match read {
@@ -73,10 +92,11 @@ impl Received {
                 Err(Unread::Failed(error)) => {
                     return Err(handshake(format!("its connection failed: {error}")));
                 }
-                Err(Unread::Foreign) => {
+                Err(Unread::Foreign | Unread::Unasked) => {
                     let why = "what it sends along is not a memfd in ordinary memory";
                     return Err(handshake(why));
                 }
+                Err(Unread::Mixed) => return Err(handshake("its hello is of several processes")),
                 Err(Unread::TooMany) => return Err(handshake(TOO_MANY)),
                 Err(Unread::Cut) => {
                     let why = "there are no descriptors left for its memory";
@@ -87,6 +107,24 @@ impl Received {
                 return Err(handshake(TOO_MANY));
             }
         }
+    }
+
+    /// Reads what one process has sent, from place `start` on.
+    fn read_part(
+        &mut self,
+        socket: impl AsFd,
+        start: usize,
+    ) -> Result<(usize, Vec<OwnedFd>), Unread> {
+        let mut part = &mut self.bytes[start..];
+        if let Some(speaker) = &mut self.speaker {
+            let (len, now) = speaker::look(&socket, part.len()).map_err(Unread::Failed)?;
+            let before = std::mem::replace(speaker, now);
+            if start > 0 && len > 0 && before != now {
+                return Err(Unread::Mixed);
+            }
+            part = &mut part[..len];
+        }
+        foreign::read_hello(&socket, part)
     }
 
     fn missing(&self) -> Result<usize> {
@@ -104,7 +142,7 @@ impl Received {
     }
 
     /// What a whole message says: a hello, or, as an error, why it is none.
-    pub(super) fn said(self) -> Result<(Hello, Vec<OwnedFd>)> {
+    pub(crate) fn said(self) -> Result<Said> {
         let version = u16::from_le_bytes(self.bytes[4..6].try_into().expect("two bytes"));
         let kind = self.bytes[6];
         let body = &self.bytes[HEADER..];
@@ -135,7 +173,12 @@ impl Received {
         }
         let hello = crate::wire::decode_slice(body, limits::HELLO_NESTING)
             .map_err(|error| handshake(format!("its hello is not one: {error:?}")))?;
-        Ok((hello, self.fds))
+        let Self { fds, speaker, .. } = self;
+        Ok(Said {
+            hello,
+            fds,
+            speaker,
+        })
     }
 }
 
@@ -143,7 +186,7 @@ impl Received {
 impl Received {
     /// Whether a whole message is a hello that could lead to a binding, its regions aside.
     pub(crate) fn into_hello(self) -> bool {
-        let Ok((hello, ..)) = self.said() else {
+        let Ok(Said { hello, .. }) = self.said() else {
             return false;
         };
         let Hello { slots, arena, .. } = hello;

@@ -253,7 +253,7 @@ impl Binding {
         let read = foreign::read(&self.socket, &mut bytes);
         drop(one);
         match read {
-            Ok((bytes, fds)) if fds.is_empty() => bytes != 0,
+            Ok(bytes) => bytes != 0,
             Err(Unread::Failed(error)) => error == Errno::AGAIN || error == Errno::INTR,
             _ => {
                 let client = Client::of(self.process.credentials());

@@ -16,8 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rustix::event::epoll::{self, EventFlags};
-use rustix::net::SendFlags;
-use urpc_donate::{Patience, PeerProcess};
+use urpc_donate::{Credentials, Patience, PeerProcess};
 
 use super::Token;
 use crate::bind::{self, Received, With, foreign};
@@ -39,11 +38,16 @@ struct Unbound {
 }
 
 impl Unbound {
-    fn new(socket: Arc<OwnedFd>, process: PeerProcess, listener: &Arc<Listener>) -> Self {
+    fn new(
+        socket: Arc<OwnedFd>,
+        process: PeerProcess,
+        received: Received,
+        listener: &Arc<Listener>,
+    ) -> Self {
         Self {
             socket,
             process,
-            received: Received::default(),
+            received,
             until: Instant::now() + limits::HANDSHAKE,
             not_before: None,
             listener: Arc::clone(listener),
@@ -122,17 +126,16 @@ impl Door {
         (*until > Instant::now()).then_some(*until)
     }
 
-    /// Takes a connection that this process has made itself.
+    /// Takes a connection that this process has made itself, or was given. Who is there will be said with the hello.
     pub(super) fn greet(
         &self,
         epoll: &OwnedFd,
         socket: OwnedFd,
-        process: PeerProcess,
         listener: &Arc<Listener>,
     ) -> io::Result<()> {
-        let mut all = lock(&self.unbound);
-        let unbound = Unbound::new(Arc::new(socket), process, listener);
-        self.add(&mut all, epoll, unbound)
+        let maker = PeerProcess::of(Credentials::of(&socket)?);
+        let unbound = Unbound::new(Arc::new(socket), maker, Received::signed(), listener);
+        self.add(&mut lock(&self.unbound), epoll, unbound)
     }
 
     fn add(&self, all: &mut Waiting, epoll: &OwnedFd, unbound: Unbound) -> io::Result<()> {
@@ -287,7 +290,7 @@ fn receive(node: &Arc<Node>, socket: OwnedFd, listener: &Arc<Listener>) {
         Ok(process) => process,
         Err(error) => return bind::refuse(socket, &error),
     };
-    let mut unbound = Unbound::new(socket, process, listener);
+    let mut unbound = Unbound::new(socket, process, Received::default(), listener);
     let keeper = &node.keeper;
     unbound.not_before = keeper.door.sentence(unbound.client());
     let said = match unbound.not_before {
@@ -344,13 +347,18 @@ fn conclude(node: &Arc<Node>, unbound: Unbound, said: Result<bool>) {
 /// The peer has said its hello: say ours, and the channel is open.
 fn finish(node: &Arc<Node>, unbound: Unbound) -> Result<()> {
     let listener = Arc::clone(&unbound.listener);
+    let said = unbound.received.said()?;
+    let process = match said.speaker {
+        Some(speaker) => listener.allow.admit(speaker)?,
+        None => unbound.process,
+    };
     // Before anything is made for it.
-    let holding = node.quota.channel(unbound.process.credentials(), true)?;
+    let holding = node.quota.channel(process.credentials(), true)?;
     let (outbox, greeting) = bind::greeting(node, &listener.offer)?;
     let with = With {
         node,
-        name: format!("process {}", unbound.process.credentials().pid),
-        process: unbound.process,
+        name: format!("process {}", process.credentials().pid),
+        process,
         socket: unbound.socket,
         holding,
         offer: &listener.offer,
@@ -358,13 +366,13 @@ fn finish(node: &Arc<Node>, unbound: Unbound) -> Result<()> {
         draining: Arc::clone(&listener.draining),
     };
     // Checked before it is greeted: a peer that is refused gets a reason and no memory of ours.
-    let binding = bind::bind(outbox, unbound.received, with)?;
+    let binding = bind::bind(outbox, said, with)?;
     let greet = || {
         node.add(&binding)
             .map_err(|error| Error::scarce("watch one more channel", error))?;
         // In the server's list before the client can know: a client that is bound is there to be shut down.
         listener.bound(&binding);
-        greeting.send(node, None, &binding.socket, SendFlags::DONTWAIT)
+        binding.greet(&greeting)
     };
     greet().inspect_err(|error| {
         // While there is a socket to say it on.

@@ -122,15 +122,8 @@ pub(super) fn take() -> Vec<Event> {
     events
 }
 
-pub(super) fn set_pid(binding: &Binding, pid: u32) {
-    binding.traced_pid.store(pid, Ordering::Relaxed);
-}
-
 fn pid_of(binding: &Binding) -> u32 {
-    match binding.traced_pid.load(Ordering::Relaxed) {
-        0 => binding.process.credentials().pid.cast_unsigned(),
-        said => said,
-    }
+    binding.process.credentials().pid.cast_unsigned()
 }
 
 impl Processor {

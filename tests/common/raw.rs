@@ -20,7 +20,7 @@ use urpc_channel::{
     Channel, Geometry, Inbox, Limits, Outbox, OwnPage, PeerPage, UnsealedWakePage, WakePage,
 };
 
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 pub const HELLO: u8 = 1;
 pub const REFUSAL: u8 = 2;
 
