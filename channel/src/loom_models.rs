@@ -342,6 +342,31 @@ fn a_message_handed_over_during_a_flush_is_never_lost() {
     });
 }
 
+/// The ring is full. The peer makes room when one thread is in its last flush, and another one, which was rung for that,
+/// finds the end taken.
+#[test]
+fn room_that_comes_during_a_flush_is_used() {
+    bounded_model(|| {
+        let process = Arc::new(Process::new());
+        for id in 1..=SLOTS {
+            assert_eq!(process.send(id).expect("open"), Sent::Published);
+        }
+        assert_eq!(process.send(SLOTS + 1).expect("open"), Sent::Staged);
+        let rung = thread::spawn({
+            let process = process.clone();
+            move || {
+                process.peer.publish(CONSUMED_AT, 1);
+                fence(SeqCst);
+                process.outgoing.flush(&process.wire());
+            }
+        });
+        fence(SeqCst);
+        process.outgoing.flush(&process.wire());
+        rung.join().expect("no panic");
+        assert!(!process.outgoing.is_staged(), "nobody will look again");
+    });
+}
+
 /// The thread that opens the annex is another one than the one that takes the first piece out of it.
 #[test]
 fn whoever_takes_a_piece_out_of_an_annex_knows_that_it_is_open() {

@@ -31,7 +31,7 @@ use crate::arena::Arena;
 use crate::end::{End, Held};
 use crate::fate::Fate;
 use crate::frame;
-use crate::layout::Geometry;
+use crate::layout::{CONSUMED_AT, Geometry};
 use crate::message::{Head, Inline, Large, Message};
 use crate::ring::{Producer, Words};
 use crate::sync::{AtomicBool, AtomicU64, HandOver, Ordering, fence};
@@ -77,6 +77,8 @@ pub(crate) struct Outgoing {
     published: AtomicU64,
     /// Answers published or staged behind the lock. Written by the holder.
     answers: AtomicU64,
+    /// How far the peer had come when the holder last found no room for all. Written by the holder.
+    seen: AtomicU64,
     /// The annex is wanted.
     wants_annex: AtomicBool,
 }
@@ -129,6 +131,7 @@ impl Outgoing {
             backlog,
             published,
             answers: AtomicU64::new(0),
+            seen: AtomicU64::new(0),
             wants_annex: AtomicBool::new(false),
         }
     }
@@ -277,6 +280,8 @@ impl Outgoing {
         self.waiting.store(!emptied, Ordering::Relaxed);
         self.backlog
             .store(sender.small.len() as u64, Ordering::Relaxed);
+        self.seen
+            .store(sender.producer.consumed(), Ordering::Relaxed);
         if emptied {
             Sent::Published
         } else {
@@ -299,10 +304,13 @@ impl Outgoing {
                 return true; // whoever holds it flushes before it rests
             };
             let sent = self.work(sender, wire, None);
-            // Pairs with the second fence in `hand_over`.
+            // Pairs with the second fence in `hand_over`; and with the one before the flush of a thread that has been
+            // rung for room, and found the end taken here. Loom: `room_that_comes_during_a_flush_is_used`.
             fence(Ordering::SeqCst);
-            if self.handed.has_none_whole() {
-                return sent == Sent::Published;
+            let emptied = sent == Sent::Published;
+            let has_seen_all = || wire.peer.load(CONSUMED_AT) == self.seen.load(Ordering::Relaxed);
+            if self.handed.has_none_whole() && (emptied || has_seen_all()) {
+                return emptied;
             }
         }
         true
