@@ -164,8 +164,9 @@ impl Node {
                 let receives = bindings.iter().any(|b| b.channel.is_receiving());
                 let halvings = if receives { 0 } else { HALVINGS.get() };
                 let more = bindings.iter().map(|b| b.more_patience()).max();
-                let spent = now - begun
-                    >= budget(bound, halvings).max(cost(bound)) + more.unwrap_or_default();
+                // Of a processor that never rests the bound is as long as a time can be.
+                let most = budget(bound, halvings).max(cost(bound));
+                let spent = now - begun >= most.saturating_add(more.unwrap_or_default());
                 if self.must_act(bindings, tireless) || spent && !tireless {
                     if spent {
                         bindings.iter().for_each(|b| b.lose_patience());

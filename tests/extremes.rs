@@ -1,0 +1,35 @@
+//! A builder takes any time for its limits, the longest there is too: then they are never reached.
+#[macro_use]
+mod common;
+
+use std::time::Duration;
+
+use common::{Names, Process, serve, watchdog};
+
+fn server(argument: &str) {
+    serve(argument, |server, _| {
+        server.method("echo", |text: String| async move { text })
+    });
+}
+
+#[test]
+fn a_processor_that_never_rests_takes_large_messages() {
+    let _w = watchdog();
+    let names = Names::new();
+    let name = names.name("s");
+    let process = Process::start("server", &format!("1 {name}"));
+    let rt = urpc::Runtime::builder().spin(Duration::MAX).build();
+    let rt = rt.unwrap();
+    let large = "x".repeat(100_000);
+    rt.block_on(async {
+        let peer = urpc::connect(&name).await.unwrap();
+        for _ in 0..20 {
+            let echo = urpc::call::<String>(&peer, "echo", &large);
+            assert_eq!(echo.await.as_ref(), Ok(&large));
+        }
+    });
+    drop(rt);
+    process.finish();
+}
+
+roles! { "server" => server }
