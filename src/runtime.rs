@@ -172,9 +172,10 @@ impl Builder {
     }
 
     /// How long a donor waits for its processor before it goes on without it; the default is 5 ms. The
-    /// call goes on too: its limit is the call deadline (§3.1.3, R25).
+    /// call goes on too: its limit is the call deadline (§3.1.3, R25). More than 71 minutes are as many: a grant
+    /// cannot say more.
     pub fn grant_limit(mut self, limit: Duration) -> Self {
-        self.config.grant_limit = limit;
+        self.config.grant_limit = limit.min(Duration::from_micros(u32::MAX.into()));
         self
     }
 

@@ -32,4 +32,22 @@ fn a_processor_that_never_rests_takes_large_messages() {
     process.finish();
 }
 
+#[test]
+fn a_donor_whose_limit_is_for_ever_lends_and_gets_back() {
+    let _w = watchdog();
+    let names = Names::new();
+    let name = names.name("s");
+    let process = Process::start("server", &format!("0 {name}"));
+    // Nothing is due before the processor has to be back.
+    let builder = urpc::Runtime::builder().call_deadline(Duration::MAX);
+    let rt = builder.grant_limit(Duration::MAX).build().unwrap();
+    let peer = rt.block_on(urpc::connect(&name)).unwrap();
+    while peer.stats().donations_returned == 0 {
+        let echo = urpc::call::<String>(&peer, "echo", "here");
+        assert_eq!(rt.block_on(echo).unwrap(), "here");
+    }
+    drop((peer, rt));
+    process.finish();
+}
+
 roles! { "server" => server }
