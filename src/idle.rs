@@ -253,7 +253,9 @@ impl Node {
         if seat.ticket() != ticket {
             spin::note(News::Came);
         }
-        self.expire(Nanos::coarse());
+        // By the clock that it slept by: by a coarser one, what it was to see to would not be due yet, and it would rest
+        // and rest for no time at all until that clock ticks.
+        self.expire(Nanos::now());
     }
 
     /// In how much time this worker has to look at a clock again.

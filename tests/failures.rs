@@ -418,4 +418,28 @@ fn a_runtime_that_is_dropped_fails_the_calls_outside_of_it() {
     server.finish();
 }
 
+#[test]
+fn a_call_whose_time_is_over_wakes_its_worker_once() {
+    const CALLS: u64 = 20;
+    let _w = watchdog();
+    let names = Names::new();
+    let name = names.name("s");
+    let process = Process::start("server", &format!("1 {name}"));
+    let rt = runtime(1);
+    rt.block_on(async {
+        let peer = urpc::connect(&name).await.unwrap();
+        let before = rt.stats().rests;
+        for _ in 0..CALLS {
+            // It ends between two ticks of the kernel's clock.
+            let call = urpc::call::<()>(&peer, "hold", Vec::<u8>::new());
+            let error = call.timeout(Duration::from_millis(11)).await.unwrap_err();
+            assert_eq!(error.kind(), CallErrorKind::Deadline);
+        }
+        let rests = rt.stats().rests - before;
+        assert!(rests < 5 * CALLS, "{rests} rests");
+    });
+    drop(rt);
+    process.finish();
+}
+
 roles! { "server" => server, "client" => client, "mayfly" => mayfly }
