@@ -29,8 +29,9 @@ fn return_all(bound: &Bound) {
     }
 }
 
-/// Calls to a server that reads nothing, has no processor, and says that a landing waits; `lie` goes on meanwhile.
-fn lend_to(lie: impl Fn(&Bound) + Sync) -> Stats {
+/// Calls to a server that reads nothing, has no processor, and says that a landing waits; `lie` goes on meanwhile. What
+/// is counted of it, and of all channels.
+fn lend_to(lie: impl Fn(&Bound) + Sync) -> (Stats, Stats) {
     let names = Names::new();
     let name = names.name("s");
     let listener = UnixListener::bind(&name).unwrap();
@@ -55,14 +56,14 @@ fn lend_to(lie: impl Fn(&Bound) + Sync) -> Stats {
             peer.stats()
         });
         over.store(true, Relaxed);
-        stats
+        (stats, rt.stats())
     })
 }
 
 #[test]
 fn a_landing_that_is_none_is_lent_few_processors() {
     let _w = watchdog();
-    let stats = lend_to(|_| std::thread::sleep(Duration::from_millis(1)));
+    let (stats, _) = lend_to(|_| std::thread::sleep(Duration::from_millis(1)));
     assert!(
         (1..=LANDINGS as u64).contains(&stats.donations_given),
         "{stats:?}"
@@ -77,13 +78,56 @@ fn a_landing_that_is_none_is_lent_few_processors() {
 #[test]
 fn a_processor_that_is_returned_unused_is_followed_by_a_ring() {
     let _w = watchdog();
-    let stats = lend_to(|bound| {
+    let (stats, _) = lend_to(|bound| {
         return_all(bound);
         std::thread::yield_now();
     });
     // Each bars the next ones for many times what it took, so there are few for each call.
     assert!((1..=1000).contains(&stats.donations_given), "{stats:?}");
     assert!(stats.rings > 0, "{stats:?}");
+}
+
+/// Where the peer says what it waits for, and how much it has consumed.
+const BLOCKED: usize = 192;
+const CONSUMED: usize = 64;
+
+/// Says at `word` now that it has come further, now that it has not, and returns what it was lent.
+fn wriggle(bound: &Bound, word: usize) {
+    let word = bound.shown.outbox.word(word);
+    word.store(1 - word.load(Relaxed).min(1), Relaxed);
+    for k in 0..LANDINGS {
+        let granted = bound.inbox.grant(k).grant.load(Relaxed) >> 1;
+        let (says, wake) = (
+            bound.shown.outbox.returned(k),
+            bound.wakes.lent_to_us(k).returned,
+        );
+        if says.load(Relaxed) != granted.max(1) {
+            raw::say(says, wake, granted.max(1));
+        }
+    }
+    std::thread::sleep(Duration::from_micros(1));
+}
+
+#[test]
+fn a_peer_that_only_says_that_it_gets_on_is_lent_no_more_than_one_that_does_not() {
+    let _w = watchdog();
+    for word in [BLOCKED, CONSUMED] {
+        let (stats, _) = lend_to(|bound| wriggle(bound, word));
+        assert!((1..=1000).contains(&stats.donations_given), "{stats:?}");
+    }
+}
+
+#[test]
+fn a_peer_that_says_that_it_is_awake_and_gets_on_keeps_nobody_looking() {
+    let _w = watchdog();
+    for word in [BLOCKED, CONSUMED] {
+        let (_, stats) = lend_to(|bound| {
+            bound.shown.page.word(0).store(1, Relaxed);
+            wriggle(bound, word);
+        });
+        // It is found out after some 50 µs, and its landings after one more processor.
+        assert!(stats.rests <= 700, "{stats:?}");
+    }
 }
 
 fn server(argument: &str) {

@@ -15,6 +15,7 @@
 mod attention;
 mod receiving;
 
+use attention::Furthest;
 pub use attention::Standing;
 
 use crate::fate::{Closed, Fate};
@@ -117,6 +118,7 @@ pub struct Channel {
     outgoing: Apart<Outgoing>,
     incoming: Apart<Incoming>,
     window: Apart<Window>,
+    furthest: Furthest,
 }
 
 impl Channel {
@@ -137,6 +139,7 @@ impl Channel {
             outgoing: Apart(Outgoing::new(own.geometry())),
             incoming: Apart(Incoming::new(peer.geometry(), limits)),
             window: Apart(Window::new(window)),
+            furthest: Furthest::default(),
             own,
             peer,
             limits,

@@ -40,6 +40,7 @@ impl Binding {
         let Standing {
             wants_attention: unread,
             progress,
+            gained,
         } = self.channel.standing();
         let if_unread = |ask: &dyn Fn() -> Duration| if unread { ask() } else { Duration::ZERO };
         PeerView {
@@ -48,7 +49,7 @@ impl Binding {
             presence: self.seen_presence(),
             landing_free: unread && self.free_landing().is_some(),
             barred: if_unread(&|| self.backoff.bars(now.0)),
-            unserved: if_unread(&|| self.unserved(progress, now)),
+            unserved: if_unread(&|| self.unserved(gained, now)),
             streak: self.streak.donations(),
             rung: self.is_rung_at(progress),
             urgent: false,
@@ -70,9 +71,9 @@ impl Binding {
     }
 
     /// For how long we have been seeing unread messages without the peer's having come further than so.
-    fn unserved(&self, progress: u64, now: Nanos) -> Duration {
-        if self.unserved_at.load(Ordering::Relaxed) != progress {
-            self.unserved_at.store(progress, Ordering::Relaxed);
+    fn unserved(&self, gained: u64, now: Nanos) -> Duration {
+        if self.unserved_at.load(Ordering::Relaxed) != gained {
+            self.unserved_at.store(gained, Ordering::Relaxed);
             self.unserved_since.store(now.0, Ordering::Relaxed);
         }
         now.since(Nanos(self.unserved_since.load(Ordering::Relaxed)))
@@ -146,7 +147,7 @@ impl Binding {
     /// A processor is about to be lent. What is returned is for [`end_donation`](Self::end_donation).
     pub(crate) fn begin_donation(&self) -> u64 {
         self.answered_since.store(false, Ordering::Relaxed);
-        self.channel.peer_progress()
+        self.channel.standing().gained
     }
 
     /// It was lent since `begun`, might have stayed away for `limit`, and is back. One that was wasted bars the next
@@ -163,7 +164,7 @@ impl Binding {
         let at = |moment: Instant| moment.saturating_duration_since(self.made).as_nanos() as u64;
         self.streak.add(at(begun), at(now));
         let answered = self.answered_since.load(Ordering::Relaxed) || self.channel.has_incoming();
-        let has_read = self.channel.peer_progress() != before;
+        let has_read = self.channel.standing().gained != before;
         match outcome {
             _ if answered => self.backoff.useful(),
             // For reasons of our own: that says nothing about the peer.
@@ -216,7 +217,7 @@ impl Binding {
     /// call.)
     pub(crate) fn ring_if_stuck(&self, now: Nanos) {
         self.ring_if(|standing| {
-            self.unserved(standing.progress, now) >= STUCK && self.needs_a_ring(standing)
+            self.unserved(standing.gained, now) >= STUCK && self.needs_a_ring(standing)
         });
     }
 

@@ -6,7 +6,7 @@
 use super::Channel;
 use crate::layout::{BLOCKED_AT, CONSUMED_AT, FREED_AT};
 use crate::ring::Words;
-use crate::sync::{Ordering, fence};
+use crate::sync::{AtomicU64, Ordering, fence};
 
 impl Channel {
     /// Whether the peer has not yet consumed all that we published.
@@ -79,19 +79,52 @@ impl Channel {
         let blocked = self.peer.load(BLOCKED_AT);
         Standing {
             wants_attention: consumed < self.outgoing.0.published() || self.is_past(blocked),
-            // Multiplied, so that the two cannot move against each other unseen.
-            progress: consumed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ blocked,
+            progress: mixed(consumed, blocked),
+            gained: self.gained(consumed, blocked),
         }
     }
 
     /// Whether we have consumed or freed something since the peer looked that says it is `blocked`.
     fn is_past(&self, blocked: u64) -> bool {
-        let now = self
-            .own
-            .load(CONSUMED_AT)
-            .wrapping_add(self.own.load(FREED_AT));
-        blocked != 0 && now.wrapping_add(1) > blocked
+        blocked != 0 && self.come_so_far().wrapping_add(1) > blocked
     }
+
+    /// How far we have come, as a peer sees it that says what it waits for.
+    fn come_so_far(&self) -> u64 {
+        self.own
+            .load(CONSUMED_AT)
+            .wrapping_add(self.own.load(FREED_AT))
+    }
+
+    /// Only what is further than ever before counts, and no further than it can be: else a peer that changes its words
+    /// as it likes would seem to get on for ever.
+    fn gained(&self, consumed: u64, blocked: u64) -> u64 {
+        let further = |word: &AtomicU64, said: u64| {
+            let before = word.load(Ordering::Relaxed);
+            if said > before {
+                word.fetch_max(said, Ordering::Relaxed);
+            }
+            said.max(before)
+        };
+        let published = self.outgoing.0.published();
+        let most = self.come_so_far().wrapping_add(1);
+        mixed(
+            further(&self.furthest.consumed, consumed.min(published)),
+            further(&self.furthest.blocked, blocked.min(most)),
+        )
+    }
+}
+
+/// Multiplied, so that the two cannot move against each other unseen.
+fn mixed(consumed: u64, blocked: u64) -> u64 {
+    consumed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ blocked
+}
+
+/// What a peer has ever said of how far it has come.
+#[derive(Debug, Default)]
+pub(super) struct Furthest {
+    consumed: AtomicU64,
+    blocked: AtomicU64,
 }
 
 /// What one look at a peer's words has shown.
@@ -101,4 +134,7 @@ pub struct Standing {
     pub wants_attention: bool,
     /// See [`peer_progress`](Channel::peer_progress).
     pub progress: u64,
+    /// The same, but a peer that says what is not so changes it no more often than something crosses. For whatever
+    /// else than a ring depends on it.
+    pub gained: u64,
 }
