@@ -174,10 +174,12 @@ impl Shared {
         self.attend()
     }
 
-    /// Wakes a resting worker, if one is seen without a fence.
-    pub(crate) fn wake_one_hinted(&self) {
+    /// Wakes a resting worker, or calls one to a free processor, if either is seen without a fence.
+    pub(crate) fn tell_one_hinted(self: &Arc<Self>) {
         if let Some(id) = self.rest.claim(u64::MAX) {
             self.idle.wake(id);
+        } else {
+            self.attend();
         }
     }
 

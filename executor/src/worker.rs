@@ -230,12 +230,13 @@ impl Worker {
     }
 
     /// So many tasks are ready here. One is for this worker itself. The look is a hint, without a fence: if it misses
-    /// a worker that goes to rest just now, the task is only run here, a little later.
+    /// a worker that goes to rest just now, the task is only run here, a little later. A processor that no thread holds
+    /// is called a thread to.
     #[inline(always)]
     fn tell_others(&self, queued: usize) {
         let shared = &self.executor.shared;
-        if queued >= 2 && !self.alone && shared.rest.anybody() {
-            shared.wake_one_hinted();
+        if queued >= 2 && !self.alone && (shared.rest.anybody() || shared.pool.free() > 0) {
+            shared.tell_one_hinted();
         }
     }
 

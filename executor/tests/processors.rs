@@ -7,7 +7,7 @@ use std::future::pending;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -147,6 +147,22 @@ fn never_more_tasks_run_at_once_than_there_are_processors() {
             thread.join().expect("no panic");
         }
         assert!((1..=2).contains(&most.load(Ordering::SeqCst)));
+        executor.shutdown();
+    });
+}
+
+#[test]
+fn what_a_task_starts_runs_on_all_processors() {
+    watched(|| {
+        let executor = executor(2);
+        let both = Arc::new(Barrier::new(2));
+        executor.block_on(async {
+            // Each of them keeps its processor until the other one has one, too.
+            let tasks = [both.clone(), both].map(|both| executor.spawn(async move { both.wait() }));
+            for task in tasks {
+                task.await.expect("it ran");
+            }
+        });
         executor.shutdown();
     });
 }
