@@ -112,6 +112,10 @@ impl Idle for Node {
         self.announce_unheld();
     }
 
+    fn begin(&self) {
+        self.settle_in();
+    }
+
     fn arrive(&self, worker: &Worker) {
         Node::set_current(self.me());
         Node::set_working(Some(self));

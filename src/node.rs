@@ -70,6 +70,8 @@ pub(crate) struct Node {
     pub(crate) parallel: bool,
     lingers: bool,
     pub(crate) cpus: usize,
+    /// Where its threads run.
+    home: Affinity,
     /// The kernel lets processors be lent.
     pub(crate) lends: bool,
     /// `None` before the start and after the end.
@@ -104,7 +106,9 @@ impl Node {
     /// A running node: its keeper is started, its processors wait for work.
     pub(crate) fn start(mut config: Config) -> Result<Arc<Self>> {
         let processors = config.processors;
-        let cpus = urpc_donate::allowed_cpus();
+        // Not those of this moment: this thread may run a task of another runtime, and be bound.
+        let home = Self::with_affinity(|affinity| affinity.clone());
+        let cpus = home.cpus();
         let failed = |error| Error::system("start a runtime", error);
         let descriptors = getrlimit(Resource::Nofile).current;
         let descriptors = descriptors.map_or(usize::MAX, |n| n as usize);
@@ -126,6 +130,7 @@ impl Node {
             parallel: cpus > 1,
             lingers: cpus > 1 && config.linger && !config.spin.is_zero(),
             cpus,
+            home,
             lends: urpc_donate::lending_works(),
             executor: RwLock::new(None),
             page,
@@ -192,11 +197,19 @@ impl Node {
         let node = Arc::clone(self);
         let thread = std::thread::Builder::new()
             .name(name.into())
-            .spawn(move || run(&node))?;
+            .spawn(move || {
+                node.settle_in();
+                run(&node);
+            })?;
         let mut threads = lock(&self.threads);
         threads.retain(|thread| !thread.is_finished());
         threads.push(thread);
         Ok(())
+    }
+
+    /// For a thread that was started for this node just now. Who has started it may be bound to a CPU that is lent.
+    pub(crate) fn settle_in(&self) {
+        Self::with_affinity(|affinity| *affinity = self.home.taken_up());
     }
 
     /// The node whose runtime the current thread works for.

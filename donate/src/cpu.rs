@@ -18,7 +18,7 @@ pub fn allowed_cpus() -> usize {
 }
 
 /// The CPUs of one thread: those it began with, and to which of them it keeps for now.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Affinity {
     home: Option<CpuSet>,
     bound: Option<Bound>,
@@ -46,6 +46,26 @@ impl Affinity {
         let home = sched_getaffinity(None).ok().filter(|set| set.count() > 1);
         Self {
             home,
+            bound: None,
+            was_bound: [false; 2],
+        }
+    }
+
+    /// How many CPUs the thread may run on when it is not bound; at least 1.
+    #[must_use]
+    pub fn cpus(&self) -> usize {
+        self.home.map_or(1, |home| home.count() as usize)
+    }
+
+    /// The same CPUs for this thread, which was started by one that may be bound just then. Its own would be those of
+    /// that moment, for good.
+    #[must_use]
+    pub fn taken_up(&self) -> Self {
+        if let Some(home) = &self.home {
+            let _ = sched_setaffinity(None, home);
+        }
+        Self {
+            home: self.home,
             bound: None,
             was_bound: [false; 2],
         }
@@ -114,6 +134,13 @@ mod tests {
             assert_eq!(allowed_cpus(), before);
             affinity.bind(current_cpu());
             assert_eq!(allowed_cpus(), 1);
+            std::thread::scope(|s| {
+                s.spawn(|| {
+                    assert_eq!(allowed_cpus(), 1, "as the one that started it");
+                    let _ = affinity.taken_up();
+                    assert_eq!(allowed_cpus(), before);
+                });
+            });
             affinity.let_go();
             assert_eq!(allowed_cpus(), before);
             let cpu = current_cpu();

@@ -58,6 +58,10 @@ pub trait Idle: Send + Sync + 'static {
         let _ = free;
     }
 
+    /// This thread has just been started for the executor. It has what it inherited of the thread that started it,
+    /// whichever that was.
+    fn begin(&self) {}
+
     /// This thread has just taken a processor (`worker.id()` says which) and is about to run tasks.
     fn arrive(&self, worker: &Worker) {
         let _ = worker;

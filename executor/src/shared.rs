@@ -288,6 +288,7 @@ impl Drop for Shared {
 /// The life of a reserve thread: called, at work, called again.
 fn reserve(shared: Arc<Shared>) {
     let executor = Executor { shared };
+    executor.shared.idle.begin();
     while let Some(processor) = executor.shared.pool.answer() {
         executor.shared.idle.held(executor.shared.pool.free());
         // A panic can only come out of `Idle`, and the panic hook has reported it.
