@@ -13,7 +13,7 @@ use std::thread::JoinHandle as Thread;
 use std::time::Duration;
 
 use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior};
-use urpc_channel::{Birthmark, OwnPage};
+use urpc_channel::{Birthmark, Glance, OwnPage};
 use urpc_donate::policy::Policy;
 use urpc_donate::{Affinity, Presence, Seat};
 use urpc_executor::{Executor, JoinHandle};
@@ -351,9 +351,10 @@ impl Node {
                     binding.ring();
                 }
             }
+            // What waits for room, too: the peer is told of that by a worker on its way to rest, and by nobody else.
             if bindings
                 .iter()
-                .any(|b| b.channel.has_incoming() || b.channel.staged())
+                .any(|b| b.channel.glance() != Glance::default())
             {
                 executor.attend();
             }

@@ -5,6 +5,7 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use common::{Names, Process, for_each_line, runtime, say, wait_for, watchdog};
 use event_listener::Event;
@@ -68,6 +69,7 @@ fn server(argument: &str) {
                 urpc::yield_now().await;
                 text
             })
+            .method("keep", |_: String| std::future::pending::<String>())
             .method("flood", |calls: usize| async move {
                 let caller = urpc::caller().expect("this is a handler").peer();
                 flood(caller, calls).await
@@ -276,6 +278,36 @@ fn small_calls_go_through_between_large_ones() {
         });
         server.finish();
     }
+}
+
+#[test]
+fn a_call_that_waits_for_room_gets_it_also_when_its_worker_has_left() {
+    const ROOM: usize = 16_384;
+    let _w = watchdog();
+    let names = Names::new();
+    let name = names.name("s");
+    let server = Process::start("server", &format!("1 {name}"));
+    // No timer wakes anybody.
+    let builder = urpc::Runtime::builder().call_deadline(Duration::MAX);
+    let builder = builder.max_payload(ROOM as u32).max_window(ROOM as u64);
+    let rt = builder.build().unwrap();
+    let peer = rt.block_on(urpc::connect(&name)).unwrap();
+    let text = ".".repeat(ROOM - 100);
+    let [first, second] = rt.block_on(async {
+        let calls = ["keep", "echo"].map(|what| {
+            let call = urpc::call::<String>(&peer, what, &text);
+            urpc::spawn(call)
+        });
+        // They begin, and one of them waits for the other. Nothing is looked for meanwhile.
+        for _ in 0..3 {
+            urpc::yield_now().await;
+        }
+        calls
+    });
+    assert_eq!(futures::executor::block_on(second).unwrap(), Ok(text));
+    first.abort();
+    drop((peer, rt));
+    server.finish();
 }
 
 roles! { "server" => server }
