@@ -2,7 +2,10 @@
 //! small ones get through between the large.
 #[macro_use]
 mod common;
+#[path = "common/raw.rs"]
+mod raw;
 
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,6 +14,7 @@ use common::{Names, Process, for_each_line, runtime, say, wait_for, watchdog};
 use event_listener::Event;
 use futures::future::join_all;
 use urpc::Peer;
+use urpc_channel::Message;
 
 /// What the library promises by default: calls that one client may have under way at a server.
 const CREDIT: u64 = 1024;
@@ -308,6 +312,61 @@ fn a_call_that_waits_for_room_gets_it_also_when_its_worker_has_left() {
     first.abort();
     drop((peer, rt));
     server.finish();
+}
+
+/// Where a process says that it waits for room.
+const BLOCKED: usize = 192;
+
+#[test]
+fn a_call_from_outside_that_waits_for_room_is_not_forgotten_by_those_who_rest() {
+    const ROOM: usize = 16_384;
+    let _w = watchdog();
+    for processors in [0, 1] {
+        let names = Names::new();
+        let name = names.name("s");
+        let listener = UnixListener::bind(&name).unwrap();
+        let server = std::thread::spawn(move || {
+            let (socket, _) = listener.accept().unwrap();
+            let bound = raw::Bound::accept(socket, &[("f", "")]).expect("it is let in");
+            bound.shown.page.word(0).store(1, Ordering::Relaxed);
+            bound
+        });
+        // No timer wakes anybody.
+        let builder = urpc::Runtime::builder().processors(processors);
+        let builder = builder.call_deadline(Duration::MAX);
+        let builder = builder.max_payload(ROOM as u32).max_window(ROOM as u64);
+        let rt = builder.build().unwrap();
+        let peer = rt.block_on(urpc::connect(&name)).unwrap();
+        let (channel, socket, (_page, peer_page, _)) = server.join().unwrap().speak();
+        let call = || {
+            let call = urpc::call::<()>(&peer, "f", ".".repeat(ROOM - 100));
+            std::thread::spawn(|| futures::executor::block_on(call))
+        };
+        let mut bytes = 0;
+        let mut receive = || {
+            wait_for("a call", || {
+                let each = |message: Message| bytes = message.body.window_bytes();
+                channel.receive(1, each).unwrap() > 0
+            });
+            bytes
+        };
+        let first = call();
+        let freed = receive();
+        // It has nothing to do, and everybody rests.
+        std::thread::sleep(Duration::from_millis(20));
+        let count = |word| peer_page.word(word).load(Ordering::Relaxed) as usize;
+        wait_for("all to rest", || count(1) + count(2) == processors);
+        assert_eq!(channel.inbox().word(BLOCKED), 0);
+        let second = call();
+        wait_for("it to be said", || channel.inbox().word(BLOCKED) != 0);
+        channel.freed(freed);
+        assert!(channel.peer_blocked() && raw::ring(&socket));
+        receive();
+        drop((channel, socket));
+        for call in [first, second] {
+            call.join().unwrap().unwrap_err();
+        }
+    }
 }
 
 roles! { "server" => server }

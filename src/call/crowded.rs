@@ -108,6 +108,7 @@ impl Crowded {
         if bytes == 0 {
             return Poll::Ready(Ok(()));
         }
+        let begins = self.window.is_none();
         let window = self.window.get_or_insert_with(|| {
             let binding = Arc::clone(binding);
             Box::pin(async move {
@@ -115,6 +116,11 @@ impl Crowded {
                 reserved.map_err(|_| binding.not_sent(&urpc_channel::Why::Closed))
             })
         });
-        window.as_mut().poll(cx).map_err(Some)
+        let polled = window.as_mut().poll(cx).map_err(Some);
+        if begins && polled.is_pending() && !binding.node.works_here() {
+            // A worker that goes to rest tells the peer that somebody waits. Those that rest already have not.
+            binding.node.look();
+        }
+        polled
     }
 }
