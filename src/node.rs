@@ -209,7 +209,14 @@ impl Node {
 
     /// For a thread that was started for this node just now. Who has started it may be bound to a CPU that is lent.
     pub(crate) fn settle_in(&self) {
-        Self::with_affinity(|affinity| *affinity = self.home.taken_up());
+        Self::settle_at(&self.home);
+    }
+
+    /// The same, for a thread that is nobody's, and perhaps not new: then it is where it should be.
+    pub(crate) fn settle_at(home: &Affinity) {
+        AFFINITY.with_borrow_mut(|affinity| {
+            affinity.get_or_insert_with(|| home.taken_up());
+        });
     }
 
     /// The node whose runtime the current thread works for.

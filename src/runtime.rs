@@ -386,6 +386,12 @@ pub fn spawn_with<T: Send + 'static>(
 /// # Ok::<(), urpc::Error>(())
 /// ```
 pub async fn unblock<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    // The thread that does it may be started from here.
+    let home = Node::with_affinity(|affinity| affinity.clone());
+    let work = move || {
+        Node::settle_at(&home);
+        work()
+    };
     blocking::unblock(work).await
 }
 

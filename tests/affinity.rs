@@ -102,4 +102,30 @@ fn a_worker_that_a_donor_starts_is_not_bound_to_the_cpu_that_was_lent() {
     process.finish();
 }
 
+#[test]
+fn blocking_work_of_a_donor_is_not_bound_to_the_cpu_that_was_lent() {
+    let _w = watchdog();
+    let names = Names::new();
+    let name = names.name("s");
+    let process = Process::start("server", &name);
+    let free = free();
+    runtime(1).block_on(async {
+        let peer = urpc::connect(&name).await.unwrap();
+        // More than one, so that new threads are started for them.
+        for _ in 0..20 {
+            let before = peer.stats().donations_given;
+            while peer.stats().donations_given == before {
+                let double = urpc::call::<u64>(&peer, "double", 21u64);
+                assert_eq!(double.await, Ok(42));
+            }
+            let status = || fs::read_to_string("/proc/thread-self/status").unwrap();
+            let works: Vec<_> = (0..3).map(|_| urpc::spawn(urpc::unblock(status))).collect();
+            for work in works {
+                assert_eq!(cpus_in(&work.await.unwrap()).as_ref(), Some(&free));
+            }
+        }
+    });
+    process.finish();
+}
+
 roles! { "server" => server }
