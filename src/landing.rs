@@ -135,8 +135,13 @@ impl Held<'_> {
         self.permit.replace(Permit::take(self.node));
     }
 
+    /// True once its owner is gone: the grant stays as it was then, and nobody reclaims it.
+    pub(crate) fn is_orphan(&self) -> bool {
+        self.owner.is_closed()
+    }
+
     fn may_run(&self) -> bool {
-        self.grant.is_live() && self.permit.borrow().is_some()
+        self.grant.is_live() && !self.is_orphan() && self.permit.borrow().is_some()
     }
 
     /// Asked between two tasks. Whether anything is ready is known after a look only. If nothing is, the processor

@@ -64,6 +64,9 @@ impl Node {
             return false; // there is nobody but its owner
         }
         let ticket = held.seat.ticket();
+        if held.is_orphan() {
+            return false; // and has been woken for it, before this ticket
+        }
         spare::let_go();
         self.settle(&peers);
         if worker.executor().has_ready() {
