@@ -24,6 +24,10 @@ use crate::spare;
 use crate::stats::add;
 use crate::wire::Nanos;
 
+/// Longer than the coarse clock is late. An owner that has left its processor here for so long beyond the limit has
+/// stopped, or means to keep a landing busy.
+const LATE: Duration = Duration::from_millis(20);
+
 /// The thread of landing `k` of this channel. The next one is opened when this one is of use for the first time: how
 /// many a peer can use is its own word.
 pub(crate) fn run(node: &Arc<Node>, binding: &Arc<Binding>, k: usize) {
@@ -68,6 +72,7 @@ pub(crate) fn run(node: &Arc<Node>, binding: &Arc<Binding>, k: usize) {
                 grant: urpc_donate::Held { grant, sequence },
                 seat,
                 until: Instant::now() + limit,
+                over: Nanos::coarse().after(limit + LATE),
                 permit: RefCell::new(Some(permit)),
                 for_replies: Cell::new(0),
             };
@@ -99,6 +104,8 @@ pub(crate) struct Held<'a> {
     pub(crate) seat: &'a Seat,
     /// For so long its owner means to wait.
     until: Instant,
+    /// By then it has gone on without it, or should have.
+    over: Nanos,
     /// Gone if there was none any more when the landing woke from an onward grant.
     permit: RefCell<Option<Permit<'a>>>,
     /// So many tasks may run for the sake of the owner's replies.
@@ -141,7 +148,8 @@ impl Held<'_> {
     }
 
     fn may_run(&self) -> bool {
-        self.grant.is_live() && !self.is_orphan() && self.permit.borrow().is_some()
+        let is_owned = self.grant.is_live() && !self.is_orphan();
+        is_owned && Nanos::coarse() < self.over && self.permit.borrow().is_some()
     }
 
     /// Asked between two tasks. Whether anything is ready is known after a look only. If nothing is, the processor

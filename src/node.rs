@@ -107,7 +107,7 @@ impl Node {
     pub(crate) fn start(mut config: Config) -> Result<Arc<Self>> {
         let processors = config.processors;
         // Not those of this moment: this thread may run a task of another runtime, and be bound.
-        let home = Self::with_affinity(|affinity| affinity.clone());
+        let home = Self::with_affinity(|affinity| affinity.unbound());
         let cpus = home.cpus();
         let failed = |error| Error::system("start a runtime", error);
         let descriptors = getrlimit(Resource::Nofile).current;
@@ -207,7 +207,7 @@ impl Node {
         Ok(())
     }
 
-    /// For a thread that was started for this node just now. Who has started it may be bound to a CPU that is lent.
+    /// For a thread that was started for this node just now, by one that may be bound to a CPU that is lent.
     pub(crate) fn settle_in(&self) {
         Self::settle_at(&self.home);
     }
@@ -215,7 +215,10 @@ impl Node {
     /// The same, for a thread that is nobody's, and perhaps not new: then it is where it should be.
     pub(crate) fn settle_at(home: &Affinity) {
         AFFINITY.with_borrow_mut(|affinity| {
-            affinity.get_or_insert_with(|| home.taken_up());
+            affinity.get_or_insert_with(|| {
+                home.settle();
+                home.clone()
+            });
         });
     }
 

@@ -387,7 +387,7 @@ pub fn spawn_with<T: Send + 'static>(
 /// ```
 pub async fn unblock<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     // The thread that does it may be started from here.
-    let home = Node::with_affinity(|affinity| affinity.clone());
+    let home = Node::with_affinity(|affinity| affinity.unbound());
     let work = move || {
         Node::settle_at(&home);
         work()

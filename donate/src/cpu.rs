@@ -51,23 +51,29 @@ impl Affinity {
         }
     }
 
+    /// What this thread has when it is not bound, as of now.
+    #[must_use]
+    pub fn unbound(&self) -> Self {
+        match self.bound {
+            None => Self::of_this_thread(),
+            Some(_) => Self {
+                home: self.home,
+                bound: None,
+                was_bound: [false; 2],
+            },
+        }
+    }
+
     /// How many CPUs the thread may run on when it is not bound; at least 1.
     #[must_use]
     pub fn cpus(&self) -> usize {
         self.home.map_or(1, |home| home.count() as usize)
     }
 
-    /// The same CPUs for this thread, which was started by one that may be bound just then. Its own would be those of
-    /// that moment, for good.
-    #[must_use]
-    pub fn taken_up(&self) -> Self {
+    /// Moves this thread there. It was started by one that may have been bound just then, and has inherited that.
+    pub fn settle(&self) {
         if let Some(home) = &self.home {
             let _ = sched_setaffinity(None, home);
-        }
-        Self {
-            home: self.home,
-            bound: None,
-            was_bound: [false; 2],
         }
     }
 
@@ -137,7 +143,7 @@ mod tests {
             std::thread::scope(|s| {
                 s.spawn(|| {
                     assert_eq!(allowed_cpus(), 1, "as the one that started it");
-                    let _ = affinity.taken_up();
+                    affinity.unbound().settle();
                     assert_eq!(allowed_cpus(), before);
                 });
             });

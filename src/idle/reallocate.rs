@@ -108,7 +108,7 @@ impl Node {
         let mut views = VIEWS.take();
         let mut left = Left::Look;
         for _ in 0..=peers.len() {
-            // For how long is a question only where there are several, or where one is awake.
+            // For how long is a question only where there are several, or where one is awake; a pause may be a tick longer.
             let now = if peers.len() > 1 || peers.iter().any(|peer| peer.seen_presence().awake()) {
                 Nanos::now()
             } else {

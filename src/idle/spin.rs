@@ -5,8 +5,8 @@
 //! come in since the last time (a server between two calls of a busy client). And how long it looks follows
 //! the waits of this thread: twice as long after a short one, half as long after a long one, between a 32nd
 //! of what the runtime was told and all of it. It is never shorter than what the last look before a rest took, which
-//! is at all channels: who has many would else be resting, and not resting, while a caller waits. All of the bound it
-//! is after a ring for what a lent processor has served by then, since that peer has work that stays
+//! is at all channels: who has many would else be resting, and not resting, while a caller waits. After a
+//! ring for messages that a lent processor has served already it is all of the bound: that peer has work that stays
 //! ([`PATIENCE`](urpc_donate::policy::PATIENCE)). After a large message the wait is longer, by what its bytes cost the
 //! peer. On one CPU nobody looks: it would keep the peer from running.
 
