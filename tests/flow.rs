@@ -352,15 +352,15 @@ fn a_call_from_outside_that_waits_for_room_is_not_forgotten_by_those_who_rest() 
         };
         let first = call();
         let freed = receive();
-        // It has nothing to do, and everybody rests.
-        std::thread::sleep(Duration::from_millis(20));
         let count = |word| peer_page.word(word).load(Ordering::Relaxed) as usize;
         wait_for("all to rest", || count(1) + count(2) == processors);
         assert_eq!(channel.inbox().word(BLOCKED), 0);
         let second = call();
         wait_for("it to be said", || channel.inbox().word(BLOCKED) != 0);
         channel.freed(freed);
-        assert!(channel.peer_blocked() && raw::ring(&socket));
+        if channel.peer_blocked() {
+            assert!(raw::ring(&socket)); // else it has seen it on its way to rest
+        }
         receive();
         drop((channel, socket));
         for call in [first, second] {

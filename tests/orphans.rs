@@ -7,7 +7,8 @@ use std::fs;
 use std::future::pending;
 use std::time::Duration;
 
-use common::{Names, Process, for_each_line, runtime, say, until_told_to_end, wait_for, watchdog};
+use common::{Names, Process, for_each_line, say, until_told_to_end, wait_for, watchdog};
+use urpc::policy::{Action, Here, Optimistic, PeerView, Policy};
 
 fn is_landing() -> bool {
     std::thread::current().name() == Some("urpc-landing")
@@ -64,11 +65,20 @@ fn landings(pid: u32) -> usize {
     names.filter(|name| name.trim() == "urpc-landing").count()
 }
 
+/// Lends no processor, and so has one landing.
+struct Miser;
+
+impl Policy for Miser {
+    fn decide(&self, here: &Here, peers: &[PeerView]) -> Action {
+        let may_lend = false;
+        Optimistic.decide(&Here { may_lend, ..*here }, peers)
+    }
+}
+
 /// A server that always has something to do, its client, and a donor of which a landing is busy there.
 struct Busy {
     server: Process,
     donor: Process,
-    landings_before: usize,
     _client: (urpc::Peer, urpc::Runtime),
     _names: Names,
 }
@@ -78,17 +88,17 @@ impl Busy {
         let names = Names::new();
         let name = names.name("s");
         let mut server = Process::start("server", &name);
-        let rt = runtime(1);
+        let rt = urpc::Runtime::builder().processors(1).policy(Miser);
+        let rt = rt.build().unwrap();
         let peer = rt.block_on(urpc::connect(&name)).unwrap();
         rt.block_on(urpc::call::<()>(&peer, "churn", ())).unwrap();
-        let landings_before = landings(server.pid());
+        wait_for("its client's landing", || landings(server.pid()) == 1);
         let donor = Process::start("donor", &name);
         server.expect("inside");
-        assert!(landings(server.pid()) > landings_before);
+        assert!(landings(server.pid()) > 1);
         Self {
             server,
             donor,
-            landings_before,
             _client: (peer, rt),
             _names: names,
         }
@@ -117,9 +127,7 @@ fn a_landing_of_a_donor_that_was_killed_does_not_go_on_for_ever() {
     let _w = watchdog();
     let mut busy = Busy::start();
     busy.donor.kill();
-    wait_for("its landing to end", || {
-        landings(busy.server.pid()) == busy.landings_before
-    });
+    wait_for("its landing to end", || landings(busy.server.pid()) == 1);
     busy.server.finish();
 }
 

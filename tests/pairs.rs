@@ -86,7 +86,8 @@ fn each_side_knows_the_process_and_the_user_of_the_other_one() {
     let _watch = watchdog();
     let own = std::process::id().cast_signed();
     for user in users() {
-        runtime(1).block_on(async {
+        let rt = runtime(1);
+        rt.block_on(async {
             let (ours, child) = start("server", user);
             let peer = urpc::connect_fd(ours).allow_uids([user]).await.unwrap();
             let Credentials { pid, uid, gid } = peer.credentials();
@@ -95,14 +96,14 @@ fn each_side_knows_the_process_and_the_user_of_the_other_one() {
             assert_eq!((who.0, who.1), (own, geteuid().as_raw()));
             drop(peer);
             child.finish();
-
-            let (ours, mut child) = start("client", user);
-            let server = serve_who(ours).allow_uids([user]).bind().unwrap();
-            let expected = format!("{} {user} {user}", child.pid());
-            assert_eq!(child.expect("caller"), expected);
-            child.finish();
-            server.run().await.unwrap();
         });
+
+        let (ours, mut child) = start("client", user);
+        let server = rt.block_on(async { serve_who(ours).allow_uids([user]).bind().unwrap() });
+        let expected = format!("{} {user} {user}", child.pid());
+        assert_eq!(child.expect("caller"), expected);
+        child.finish();
+        rt.block_on(server.run()).unwrap();
     }
 }
 
