@@ -278,15 +278,16 @@ fn connect_by(
     let is_named = name.is_some();
     let name = name.unwrap_or_else(|| names::INHERITED.to_owned());
     let named = |error: Error| error.about(&name);
-    let server = is_named.then(|| allow.check(&socket));
-    let server = server.transpose().map_err(named)?;
-    let blocking = |socket: &OwnedFd| -> io::Result<()> {
+    let prepare = |socket: &OwnedFd| -> io::Result<()> {
         use rustix::net::sockopt::{Timeout, set_socket_timeout};
+        foreign::in_line(socket)?;
         rustix::io::ioctl_fionbio(socket, false)?;
         set_socket_timeout(socket, Timeout::Send, Some(limits::HANDSHAKE))?;
         Ok(())
     };
-    blocking(&socket).map_err(|error| Error::system(format!("bind to `{name}`"), error))?;
+    prepare(&socket).map_err(|error| Error::system(format!("bind to `{name}`"), error))?;
+    let server = is_named.then(|| allow.check(&socket));
+    let server = server.transpose().map_err(named)?;
     let (outbox, greeting) = greeting(node, offer).map_err(named)?;
     let wakes = UnsealedWakePage::create()
         .map_err(|error| named(Error::scarce("make a channel's memory", error)))?;

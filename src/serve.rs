@@ -14,6 +14,7 @@ use urpc_channel::{Body, Kind, Message};
 use urpc_donate::Credentials;
 
 use crate::allow::Allow;
+use crate::bind::foreign;
 use crate::binding::Binding;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{self, Listening};
@@ -213,7 +214,10 @@ impl Listener {
         match &*lock(&self.at) {
             Some(Where::Name(listening)) => {
                 let accepted = listening.socket.accept();
-                Some(accepted.map(|(stream, _)| stream.into()))
+                Some(accepted.and_then(|(stream, _)| {
+                    foreign::in_line(&stream)?;
+                    Ok(stream.into())
+                }))
             }
             _ => None,
         }

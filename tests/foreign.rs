@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use common::{Names, Process, runtime, say, serve, until_told_to_end, wait_for, watchdog};
 use raw::Bound;
+use rustix::net::SendFlags;
 use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use urpc::ErrorKind;
@@ -66,13 +67,8 @@ fn sender(argument: &str) {
     until_told_to_end();
 }
 
-fn send_lingering(to: &UnixStream, bytes: &[u8]) -> (TcpStream, bool) {
-    send_lingering_behind(to, bytes, 0)
-}
-
-/// Sends a socket, with these bytes and so many other descriptors before it, of which the last close takes an hour while
-/// what comes back lives, who does not read. False, if nobody takes it.
-fn send_lingering_behind(to: &UnixStream, bytes: &[u8], others: usize) -> (TcpStream, bool) {
+/// A socket of which the last close takes an hour while the other one lives, who does not read.
+fn lingering() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     set_socket_recv_buffer_size(&listener, 4096).unwrap();
     let lingering = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -80,6 +76,16 @@ fn send_lingering_behind(to: &UnixStream, bytes: &[u8], others: usize) -> (TcpSt
     lingering.set_nonblocking(true).unwrap();
     set_socket_linger(&lingering, Some(Duration::from_hours(1))).unwrap();
     while (&lingering).write(&[0; 65536]).is_ok() {}
+    (lingering, deaf)
+}
+
+fn send_lingering(to: &UnixStream, bytes: &[u8]) -> (TcpStream, bool) {
+    send_lingering_behind(to, bytes, 0)
+}
+
+/// Sends such a socket, with these bytes and so many other descriptors before it. False, if nobody takes it.
+fn send_lingering_behind(to: &UnixStream, bytes: &[u8], others: usize) -> (TcpStream, bool) {
+    let (lingering, deaf) = lingering();
     let (to, bytes) = (to.try_clone().unwrap(), bytes.to_vec());
     let (tell, told) = mpsc::channel();
     // If the last close should be ours after all, this thread takes the hour.
@@ -98,6 +104,21 @@ fn send_lingering_behind(to: &UnixStream, bytes: &[u8], others: usize) -> (TcpSt
 fn is_served(client: &mut Process) {
     client.tell("");
     client.expect("served");
+}
+
+/// Sends such a socket out of band, and then something plain.
+fn send_lingering_ahead(to: &UnixStream, bytes: &[u8]) -> TcpStream {
+    let (lingering, deaf) = lingering();
+    let (to, bytes) = (to.try_clone().unwrap(), bytes.to_vec());
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        raw::send_with(&to, b"!", &[lingering.as_fd()], SendFlags::OOB);
+        raw::send(&to, &bytes, &[]);
+        let _ = tell.send(());
+        drop(lingering);
+    });
+    told.recv().unwrap();
+    deaf
 }
 
 fn client(name: &str) {
@@ -140,6 +161,23 @@ fn a_server_is_held_up_by_no_descriptor_of_a_connection_or_of_a_ring() {
     wait_for("its channel to be closed", || {
         raw::is_hung_up(&bound.socket)
     });
+    is_served(&mut client);
+    client.finish();
+    server.finish();
+}
+
+#[test]
+fn a_server_is_held_up_by_no_descriptor_that_comes_out_of_band() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let name = names.name("s");
+    let server = Process::start("server", &format!("1 {name}"));
+    let mut client = Process::start("client", &name);
+    let socket = UnixStream::connect(&name).unwrap();
+    let _deaf = send_lingering_ahead(&socket, b"GET / HTTP/1.1\r\n\r\n");
+    is_served(&mut client);
+    let bound = Bound::connect(&name).unwrap();
+    let _deaf = send_lingering_ahead(&bound.socket, b"\0");
     is_served(&mut client);
     client.finish();
     server.finish();
@@ -208,11 +246,15 @@ fn a_client_is_told_at_once() {
     let name = names.name("s");
     let listener = UnixListener::bind(&name).unwrap();
     let hostile = std::thread::spawn(move || {
-        let (socket, _) = listener.accept().unwrap();
-        send_lingering(&socket, b"GET / HTTP/1.1\r\n\r\n")
+        let accept = || listener.accept().unwrap().0;
+        let bytes = b"GET / HTTP/1.1\r\n\r\n";
+        let (deaf, _) = send_lingering(&accept(), bytes);
+        [deaf, send_lingering_ahead(&accept(), bytes)]
     });
-    let connected = runtime(1).block_on(async { urpc::connect(&name).await });
-    assert_eq!(connected.unwrap_err().kind(), ErrorKind::Handshake);
+    for _ in 0..2 {
+        let connected = runtime(1).block_on(async { urpc::connect(&name).await });
+        assert_eq!(connected.unwrap_err().kind(), ErrorKind::Handshake);
+    }
     drop(hostile.join().unwrap());
 }
 

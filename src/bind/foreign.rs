@@ -1,7 +1,7 @@
 //! Descriptors that peers send and nobody asked for. Closing one may take as long as whoever made it likes: a socket that
 //! lingers, a file whose file system does not answer. So no thread of ours closes one that others wait for.
 //!
-//! What comes is looked at before it is read, and what does not belong to a hello is left in the socket. The kernel drops
+//! What comes ([in line](in_line)) is looked at before it is read, and what does not belong to a hello is left in the socket. The kernel drops
 //! it there with the last reference to that socket, which a thread lets go of that has nothing else to do.
 
 use std::io::IoSliceMut;
@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_oobinline;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, Shutdown, recv, recvmsg,
     shutdown,
@@ -39,6 +40,12 @@ pub(crate) enum Unread {
     /// Another process has sent what comes before.
     Mixed,
     Failed(Errno),
+}
+
+/// Has what comes out of band come with the rest. Else a look passes it over, and the reading after it closes the
+/// descriptors that it has.
+pub(crate) fn in_line(socket: impl AsFd) -> rustix::io::Result<()> {
+    set_socket_oobinline(socket, true)
 }
 
 /// Reads up to `bytes.len()` bytes that are there, 0 at the end. One thread at a time.

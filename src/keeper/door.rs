@@ -133,6 +133,7 @@ impl Door {
         socket: OwnedFd,
         listener: &Arc<Listener>,
     ) -> io::Result<()> {
+        foreign::in_line(&socket)?;
         let maker = PeerProcess::of(Credentials::of(&socket)?);
         let unbound = Unbound::new(Arc::new(socket), maker, Received::signed(), listener);
         self.add(&mut lock(&self.unbound), epoll, unbound)

@@ -63,13 +63,23 @@ pub fn hello_of(processors: u32, offer: &[(&str, &str)]) -> Vec<u8> {
 
 /// Sends `bytes`, and descriptors with them. False if the other side is gone.
 pub fn send(socket: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> bool {
+    send_with(socket, bytes, fds, SendFlags::empty())
+}
+
+/// The same with these flags.
+pub fn send_with(
+    socket: &UnixStream,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> bool {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() {
         assert!(control.push(SendAncillaryMessage::ScmRights(fds)));
     }
     let bytes = [IoSlice::new(bytes)];
-    sendmsg(socket, &bytes, &mut control, SendFlags::NOSIGNAL).is_ok()
+    sendmsg(socket, &bytes, &mut control, flags | SendFlags::NOSIGNAL).is_ok()
 }
 
 /// Reads one message of the handshake: its version, kind, body and descriptors. `None` at the end.
