@@ -11,7 +11,9 @@ use std::fs::File;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::os::unix::fs::chown;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use common::{Names, Process, runtime, say, serve, until_told_to_end, wait_for, w
 use raw::Bound;
 use rustix::net::SendFlags;
 use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use urpc::ErrorKind;
 
 fn server(argument: &str) {
@@ -32,6 +34,22 @@ fn poor_server(argument: &str) {
     let current = Some(64);
     setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
     server(argument);
+}
+
+/// With no more threads than it is told.
+fn limited_server(name: &str) {
+    let rt = runtime(1);
+    let _server = rt.block_on(async {
+        let server = urpc::serve(name).method("one", |()| async { 1 });
+        server.bind().unwrap()
+    });
+    say("ready", "");
+    common::for_each_line(|line| {
+        let maximum = getrlimit(Resource::Nproc).maximum;
+        let current = Some(line.parse().unwrap()).min(maximum);
+        setrlimit(Resource::Nproc, Rlimit { current, maximum }).unwrap();
+        say("limited", "");
+    });
 }
 
 /// The file system, on the file of this path.
@@ -239,6 +257,51 @@ fn a_server_is_held_up_by_no_file_whose_file_system_does_not_answer() {
     }
 }
 
+/// A user who may have only so many threads, as root may not.
+const NOBODY: u32 = 65_534;
+
+#[test]
+fn what_could_not_be_closed_for_want_of_a_thread_keeps_nobody_out_for_ever() {
+    let _watch = watchdog();
+    if !geteuid().is_root() {
+        println!("skipped: only root can start a process of another user");
+        return;
+    }
+    let names = Names::new();
+    chown(names.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let name = names.name("s");
+    let start = |role, argument: &str| {
+        Process::start_with(role, argument, |command| {
+            command.uid(NOBODY).gid(NOBODY);
+        })
+    };
+    let mut server = start("limited server", &name);
+    let mut client = start("client", &name);
+    let limit = |server: &mut Process, to| {
+        server.tell(to);
+        server.expect("limited");
+    };
+    limit(&mut server, "0");
+    server.stop();
+    let null = File::open("/dev/null").unwrap();
+    // Of a user who is not allowed: each is refused, and its descriptor stays in the socket.
+    let refused: Vec<_> = (0..16)
+        .map(|_| {
+            let socket = UnixStream::connect(&name).unwrap();
+            assert!(raw::send(&socket, b"urpc", &[null.as_fd()]));
+            socket
+        })
+        .collect();
+    server.go_on();
+    for socket in &refused[..8] {
+        assert!(raw::refusal(socket).contains("not allowed"));
+    }
+    limit(&mut server, "1000000");
+    is_served(&mut client);
+    client.finish();
+    server.finish();
+}
+
 #[test]
 fn a_client_is_told_at_once() {
     let _watch = watchdog();
@@ -258,4 +321,4 @@ fn a_client_is_told_at_once() {
     drop(hostile.join().unwrap());
 }
 
-roles! { "server" => server, "poor server" => poor_server, "silent" => silent, "sender" => sender, "client" => client }
+roles! { "server" => server, "poor server" => poor_server, "limited server" => limited_server, "silent" => silent, "sender" => sender, "client" => client }

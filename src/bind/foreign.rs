@@ -151,10 +151,16 @@ static CLOSINGS: Mutex<Closings> = Mutex::new(Closings {
 fn aside(closing: impl FnOnce() + Send + 'static) {
     let mut closings = lock(&CLOSINGS);
     closings.waiting.push(Box::new(closing));
-    if closings.threads < THREADS {
-        let thread = std::thread::Builder::new().name("urpc-close".into());
-        // Without one it waits for the next.
-        closings.threads += usize::from(thread.stack_size(STACK).spawn(close_all).is_ok());
+    closings.begin();
+}
+
+impl Closings {
+    /// Starts one more thread, if there may be one. Without one, what waits does so until the next time.
+    fn begin(&mut self) {
+        if self.threads < THREADS {
+            let thread = std::thread::Builder::new().name("urpc-close".into());
+            self.threads += usize::from(thread.stack_size(STACK).spawn(close_all).is_ok());
+        }
     }
 }
 
@@ -173,5 +179,10 @@ fn close_all() {
 
 /// Whether so much is being closed that nobody may bring more.
 pub(crate) fn is_crowded() -> bool {
-    lock(&CLOSINGS).waiting.len() >= WAITING
+    let mut closings = lock(&CLOSINGS);
+    let is_crowded = closings.waiting.len() >= WAITING;
+    if is_crowded {
+        closings.begin(); // there may have been no thread to be had, and nobody comes who brings more
+    }
+    is_crowded
 }
