@@ -52,7 +52,8 @@ pub fn serve(name: impl Into<String>) -> ServerBuilder {
 ///
 /// Of a pair of sockets the kernel knows who made it, and not who has an end of it by now. So it is whoever says the hello
 /// that [credentials](crate::Peer::credentials) name, and `allow…` is asked about; its ids are its real ones. If that is
-/// not allowed, [`run`](Server::run) says so.
+/// not allowed, [`run`](Server::run) says so. Who has a copy of this very end can change how it is read, and say its hello
+/// as another process that it has write something there: so nobody may have one whom you would not let in.
 pub fn serve_fd(socket: impl Into<OwnedFd>) -> ServerBuilder {
     ServerBuilder::new(At::Socket(socket.into()))
 }
