@@ -31,8 +31,9 @@ nix::getsockopt_impl!(
     GetStruct<[u32; 3]>
 );
 
+/// Also where the kernel does not say: else no place would ever be given back.
 fn is_read(socket: impl AsFd) -> bool {
-    getsockopt(&socket, Memory).is_ok_and(|[_, _, sent]| sent < MESSAGE)
+    getsockopt(&socket, Memory).map_or(true, |[_, _, sent]| sent < MESSAGE)
 }
 
 /// See the [module's documentation](self).
@@ -71,5 +72,25 @@ impl Unread {
     /// Nobody counts any more: the runtime has ended.
     pub(super) fn clear(&self) {
         lock(&self.places).clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn what_was_sent_counts_until_it_is_read_and_not_at_all_where_the_kernel_does_not_say() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        assert!(is_read(&ours));
+        ours.write_all(b"hello").unwrap();
+        assert!(!is_read(&ours));
+        theirs.read_exact(&mut [0; 5]).unwrap();
+        assert!(is_read(&ours));
+        let no_socket = std::fs::File::open("/dev/null").unwrap();
+        assert!(is_read(&no_socket));
     }
 }
