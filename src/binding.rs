@@ -112,6 +112,8 @@ pub(crate) struct Binding {
     /// Key in the node's list, once it is there.
     pub(crate) key: AtomicU64,
     closed: OnceLock<String>,
+    /// This side has said its hello, as the one that accepts. Descriptors may be on their way.
+    greeted: AtomicBool,
     pub(crate) ended: Event,
     /// While draining: a call of the peer was answered.
     answered: Event,
@@ -161,6 +163,7 @@ impl Binding {
             leaving: AtomicBool::new(false),
             key: AtomicU64::new(u64::MAX),
             closed: OnceLock::new(),
+            greeted: AtomicBool::new(false),
             ended: Event::new(),
             answered: Event::new(),
             counters: Counters::default(),
@@ -271,6 +274,7 @@ impl Binding {
         if self.is_closed() {
             return Err(bind::handshake("it hung up"));
         }
+        self.greeted.store(true, Ordering::Relaxed);
         greeting.send(&self.node, None, &self.socket, SendFlags::DONTWAIT)
     }
 
@@ -302,8 +306,11 @@ impl Binding {
         // Nobody looks at the bell any more: who does now is waited for, the next one sees that it is closed.
         drop(lock(&self.heard));
         foreign::leave(Arc::clone(&self.socket));
-        // Nothing more is sent from here on.
-        if let Some(place) = self.holding.close() {
+        // Nothing more is sent from here on. Who closes it before it is watched, and so not greeted, leaves nothing in the
+        // keeper's epoll: `Node::add` still adds the socket there, and takes it out again.
+        if let Some(place) = self.holding.close()
+            && self.greeted.load(Ordering::Relaxed)
+        {
             self.node.keeper.until_read(&self.socket, place);
         }
         self.ended.notify(usize::MAX);

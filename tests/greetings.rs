@@ -5,15 +5,21 @@ mod common;
 #[path = "common/raw.rs"]
 mod raw;
 
+use std::fs;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::fs::chown;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use common::{Names, Process, runtime, say, until_told_to_end, wait_for, watchdog};
 use raw::{Bound, HELLO, Shown};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{RecvFlags, recv};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use urpc::{ErrorKind, Runtime};
 use urpc_channel::UnsealedWakePage;
@@ -74,10 +80,83 @@ fn who_cannot_be_greeted_just_now_is_told_so_and_has_done_nothing_wrong() {
 fn small(name: &str) {
     let rt = Runtime::builder().processors(1).max_clients(4).build();
     rt.unwrap().block_on(async {
-        let _server = urpc::serve(name).bind().unwrap();
+        let server = urpc::serve(name).method("one", |()| async { 1 });
+        let _server = server.bind().unwrap();
         say("ready", "");
         urpc::unblock(until_told_to_end).await;
     });
+}
+
+/// Makes what the keeper of a process asks of its epolls take so long. `None` without a strace.
+fn slow_keeper(pid: u32, time: Duration) -> Option<Child> {
+    let is_keeper = |thread: &PathBuf| {
+        fs::read_to_string(thread.join("comm")).is_ok_and(|name| name.trim() == "urpc-keeper")
+    };
+    let mut keeper = None;
+    wait_for("the keeper to have its name", || {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let mut threads = threads.map(|thread| thread.unwrap().path());
+        keeper = threads.find(is_keeper);
+        keeper.is_some()
+    });
+    let keeper = keeper?;
+    let strace = Command::new("strace")
+        .args(["-qq", "-e", "trace=epoll_ctl", "-e"])
+        .arg(format!("inject=epoll_ctl:delay_exit={}", time.as_micros()))
+        .args(["-o", "/dev/null", "-p"])
+        .arg(keeper.file_name().unwrap())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    wait_for("strace", || {
+        let status = fs::read_to_string(keeper.join("status")).unwrap();
+        !status.contains("TracerPid:\t0\n")
+    });
+    Some(strace)
+}
+
+/// A client that calls before it is greeted, and breaks the protocol when it has been rung for that and the server
+/// watches it, but has not greeted it yet.
+fn closed_ungreeted(name: &str, time: Duration) {
+    let socket = UnixStream::connect(name).unwrap();
+    let wakes = UnsealedWakePage::create().unwrap();
+    let shown = Shown::new();
+    let slot = |index: u64, kind: u64| {
+        let at = 4096 + 64 * index as usize;
+        let header = (index + 1) | kind << 32;
+        shown.outbox.word(at).store(header, Ordering::Release);
+    };
+    slot(0, 1);
+    assert!(shown.say_hello(Some(&wakes), &socket, &[]));
+    assert!(raw::ring(&socket));
+    let mut first = [0];
+    recv(&socket, &mut first, RecvFlags::PEEK).unwrap();
+    assert_eq!(first, [1], "a ring");
+    std::thread::sleep(time + time / 2);
+    slot(1, 0xff);
+    let _ = raw::ring(&socket);
+    poll(&mut [PollFd::new(&socket, PollFlags::empty())], None).unwrap(); // it hangs up
+    std::thread::sleep(3 * time);
+}
+
+#[test]
+fn a_channel_that_ends_before_its_greeting_keeps_no_place() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let name = names.name("s");
+    let server = Process::start("small", &name);
+    let time = Duration::from_millis(200);
+    let Some(mut strace) = slow_keeper(server.pid(), time) else {
+        println!("skipped: there is no strace");
+        return;
+    };
+    for _ in 0..2 {
+        closed_ungreeted(&name, time);
+    }
+    strace.kill().unwrap();
+    strace.wait().unwrap();
+    wait_for("a place", || Bound::connect(&name).is_some());
+    server.finish();
 }
 
 /// A client that leaves, and its socket open, when it has its greeting. Returns when the server has seen that.
