@@ -185,6 +185,26 @@ fn a_server_is_held_up_by_no_descriptor_of_a_connection_or_of_a_ring() {
 }
 
 #[test]
+fn a_server_is_held_up_by_no_descriptor_of_who_has_to_wait_and_hangs_up() {
+    let _watch = watchdog();
+    let names = Names::new();
+    let name = names.name("s");
+    let server = Process::start("server", &format!("1 {name}"));
+    let mut client = Process::start("client", &name);
+    let connect = || UnixStream::connect(&name).unwrap();
+    // The longer the more often.
+    for _ in 0..10 {
+        let offence = connect();
+        assert!(raw::send(&offence, b"GET / HTTP/1.1\r\n\r\n", &[]));
+        wait_for("it to be refused", || raw::is_hung_up(&offence));
+    }
+    let _deaf = send_lingering(&connect(), b"urpc");
+    is_served(&mut client);
+    client.finish();
+    server.finish();
+}
+
+#[test]
 fn a_server_is_held_up_by_no_descriptor_that_comes_out_of_band() {
     let _watch = watchdog();
     let names = Names::new();

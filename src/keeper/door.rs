@@ -328,7 +328,9 @@ pub(super) fn advance(node: &Arc<Node>, key: u64) {
         (entry.remove(), said)
     };
     let _ = epoll::delete(&keeper.epoll, &unbound.socket);
-    let Some(said) = said else { return };
+    let Some(said) = said else {
+        return foreign::leave(unbound.socket);
+    };
     conclude(node, unbound, said);
 }
 
