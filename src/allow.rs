@@ -36,9 +36,15 @@ impl Rule {
     }
 }
 
-/// Neither such a user, nor one of whom the kernel says nothing.
+/// Neither such a user, nor one of whom the kernel says nothing. Where all users have numbers, that one is somebody's.
 fn is_known(credentials: Credentials) -> bool {
-    credentials.pid != 0 || credentials.uid != UNMAPPED
+    credentials.uid != UNMAPPED || credentials.pid != 0 && all_have_numbers()
+}
+
+/// Whether this is a namespace of all users.
+fn all_have_numbers() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map");
+    map.is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 impl Allow {
@@ -113,7 +119,8 @@ mod tests {
         let mut allow = Allow::default();
         allow.users([UNMAPPED]);
         allow.groups([UNMAPPED]);
-        assert!(allow.allows(of(UNMAPPED, 7)) && !allow.allows(unknown));
+        assert_eq!(allow.allows(of(UNMAPPED, 7)), all_have_numbers());
+        assert!(!allow.allows(unknown));
         allow.when(|credentials| credentials.pid == 0);
         assert!(allow.allows(unknown));
     }

@@ -5,10 +5,12 @@ mod common;
 #[path = "common/raw.rs"]
 mod raw;
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{Names, Process, hear, runtime, say, serve, until_told_to_end, wait_for, watchdog};
@@ -338,15 +340,22 @@ fn who_is_not_allowed_is_told_so_and_gets_nothing() {
     });
 }
 
-#[test]
-fn another_user_is_refused_before_anything_is_accepted() {
-    let _watch = watchdog();
-    if !rustix::process::geteuid().is_root() {
-        println!("skipped: only root can start a process of another user");
-        return;
+/// The same in another program, which may be one that starts this one.
+fn run_by(program: impl AsRef<OsStr>, before: &[&OsStr], command: &mut Command) {
+    let mut changed = Command::new(program);
+    changed.args(before).args(command.get_args());
+    for (key, value) in command.get_envs() {
+        changed.env(key, value.unwrap());
     }
+    changed.stdin(Stdio::piped()).stdout(Stdio::piped());
+    *command = changed;
+}
+
+/// A client of another user is refused by a server that is started like this.
+fn refuses_another_user(start: impl FnOnce(&str) -> Process) {
     let names = Names::new();
-    let (server, name) = start(&names);
+    let name = names.name("s");
+    let server = start(&name);
     // Whoever asks, the file permissions are not what refuses them.
     let open = |path: &std::path::Path| {
         let all = std::os::unix::fs::PermissionsExt::from_mode(0o777);
@@ -359,15 +368,8 @@ fn another_user_is_refused_before_anything_is_accepted() {
     std::fs::copy(exe, &copy).unwrap();
     open(&copy);
     let mut client = Process::start_with("client", &name, |command| {
-        let mut changed = std::process::Command::new(&copy);
-        changed.args(command.get_args());
-        for (key, value) in command.get_envs() {
-            changed.env(key, value.unwrap());
-        }
-        changed.stdin(std::process::Stdio::piped());
-        changed.stdout(std::process::Stdio::piped());
-        changed.current_dir("/").uid(65534).gid(65534);
-        *command = changed;
+        run_by(&copy, &[], command);
+        command.current_dir("/").uid(65534).gid(65534);
     });
     client.tell("now");
     let own = client.expect("ended");
@@ -376,6 +378,32 @@ fn another_user_is_refused_before_anything_is_accepted() {
     says(&servers, &["refused", "of user 65534", "not allowed"]);
     client.finish();
     server.finish();
+}
+
+#[test]
+fn another_user_is_refused_before_anything_is_accepted() {
+    let _watch = watchdog();
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can start a process of another user");
+        return;
+    }
+    refuses_another_user(|name| Process::start("server", &format!("1 {name}")));
+}
+
+#[test]
+fn where_no_user_has_a_number_another_one_is_not_taken_for_our_own() {
+    let _watch = watchdog();
+    let unshared = Command::new("unshare").args(["-U", "true"]).status();
+    if !rustix::process::geteuid().is_root() || !unshared.is_ok_and(|status| status.success()) {
+        println!("skipped: no process of another user, or in another namespace, can be started");
+        return;
+    }
+    refuses_another_user(|name| {
+        Process::start_with("server", &format!("1 {name}"), |command| {
+            let exe = std::env::current_exe().unwrap();
+            run_by("unshare", &["-U".as_ref(), exe.as_ref()], command);
+        })
+    });
 }
 
 roles! { "server" => server, "client" => client }
