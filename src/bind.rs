@@ -218,12 +218,18 @@ pub(crate) struct With<'a> {
     pub(crate) draining: Arc<AtomicBool>,
 }
 
-pub(crate) fn handshake(why: impl Into<String>) -> Error {
+fn handshake(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::Handshake, why)
 }
 
-/// Tells the peer why it is not bound, and takes nothing more of it. Best effort: it may be gone, or not listen.
+/// Tells the peer why it is not bound, and takes nothing more of it.
 pub(crate) fn refuse(socket: Arc<OwnedFd>, why: &Error) {
+    tell(&socket, why);
+    foreign::leave(socket);
+}
+
+/// Tells the peer why it is not bound. Best effort: it may be gone, or not listen.
+pub(crate) fn tell(socket: impl AsFd, why: &Error) {
     let text = why.to_string();
     let reason = match why.kind() {
         ErrorKind::Overloaded => OVERLOADED,
@@ -232,7 +238,6 @@ pub(crate) fn refuse(socket: Arc<OwnedFd>, why: &Error) {
     let bytes = frame(REFUSAL, reason, text.as_bytes());
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     let _ = rustix::net::send(&socket, &bytes, flags);
-    foreign::leave(socket);
 }
 
 /// Waits for the peer's whole message, but no longer than a handshake may take, however slowly it comes.

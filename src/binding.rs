@@ -19,8 +19,8 @@ use rustix::net::{SendFlags, Shutdown, shutdown};
 use urpc_channel::{Channel, Message, PeerPage, WakePage, Why};
 use urpc_donate::{Backoff, Lender, Patience, PeerProcess, Seat, Streak};
 
-use crate::bind::{self, Greeting, foreign};
-use crate::error::{self, CallError, CallErrorKind, Executed};
+use crate::bind::{Greeting, foreign};
+use crate::error::{CallError, CallErrorKind, Error, ErrorKind, Executed, Result};
 use crate::limits;
 use crate::node::{Node, lock};
 use crate::offered::Offered;
@@ -268,11 +268,11 @@ impl Binding {
     }
 
     /// Says this side's hello.
-    pub(crate) fn greet(&self, greeting: &Greeting) -> error::Result<()> {
+    pub(crate) fn greet(&self, greeting: &Greeting) -> Result<()> {
         // So that nobody reads from the socket meanwhile.
         let _one = lock(&self.heard);
-        if self.is_closed() {
-            return Err(bind::handshake("it hung up"));
+        if let Some(why) = self.closed.get() {
+            return Err(Error::new(ErrorKind::Shutdown, why));
         }
         self.greeted.store(true, Ordering::Relaxed);
         greeting.send(&self.node, None, &self.socket, SendFlags::DONTWAIT)

@@ -51,7 +51,8 @@ pub fn serve(name: impl Into<String>) -> ServerBuilder {
 /// before that.
 ///
 /// Of a pair of sockets the kernel knows who made it, and not who has an end of it by now. So it is whoever says the hello
-/// that [credentials](crate::Peer::credentials) name, and `allow…` is asked about; its ids are its real ones. If that is
+/// that [credentials](crate::Peer::credentials) name, and `allow…` is asked about; its ids are its real ones, unless it
+/// names others that it has. If that is
 /// not allowed, [`run`](Server::run) says so. Who has a copy of this very end can change how it is read, and say its hello
 /// as another process that it has write something there: so nobody may have one whom you would not let in.
 pub fn serve_fd(socket: impl Into<OwnedFd>) -> ServerBuilder {
@@ -161,7 +162,7 @@ impl ServerBuilder {
             Some(socket) => node
                 .keeper
                 .greet(socket, &listener)
-                .map_err(|error| Error::system("serve the socket", error))?,
+                .map_err(|error| Error::system(format!("serve {}", names::INHERITED), error))?,
         }
         let guard = Arc::new(Guard {
             node: Arc::downgrade(&node),

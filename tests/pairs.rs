@@ -12,6 +12,7 @@ use std::process::Stdio;
 use common::{Process, runtime, say, watchdog};
 use raw::{HELLO, Shown, VERSION, frame};
 use rustix::net::sockopt::set_socket_passcred;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::geteuid;
 use urpc::{Caller, Credentials, ErrorKind, Server, caller};
 use urpc_channel::UnsealedWakePage;
@@ -187,6 +188,23 @@ fn who_does_not_say_who_it_is_is_bound_only_by_a_rule_that_allows_anybody() {
         let (_, kind, ..) = raw::receive(&peer).unwrap();
         assert_eq!(kind, HELLO);
         assert_eq!(server.clients()[0].credentials().uid, NOBODY);
+    });
+}
+
+#[test]
+fn what_is_no_stream_is_an_error_at_once() {
+    let _watch = watchdog();
+    let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, flags, None).unwrap();
+    runtime(1).block_on(async {
+        let errors = [
+            serve_who(ours).bind().unwrap_err(),
+            urpc::connect_fd(theirs).await.unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::System, "{error}");
+            assert!(error.to_string().contains("an inherited socket"), "{error}");
+        }
     });
 }
 

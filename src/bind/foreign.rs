@@ -1,8 +1,9 @@
 //! Descriptors that peers send and nobody asked for. Closing one may take as long as whoever made it likes: a socket that
 //! lingers, a file whose file system does not answer. So no thread of ours closes one that others wait for.
 //!
-//! What comes ([in line](in_line)) is looked at before it is read, and what does not belong to a hello is left in the socket. The kernel drops
-//! it there with the last reference to that socket, which a thread lets go of that has nothing else to do.
+//! What comes, all of it [in line](in_line), is looked at before it is read, and what does not belong to a hello is left in
+//! the socket. The kernel drops it there with the last reference to that socket, which a thread lets go of that has nothing
+//! else to do.
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
@@ -10,10 +11,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
-use rustix::net::sockopt::set_socket_oobinline;
+use rustix::net::sockopt::{set_socket_oobinline, socket_type};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, Shutdown, recv, recvmsg,
-    shutdown,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, Shutdown, SocketType, recv,
+    recvmsg, shutdown,
 };
 use urpc_channel::is_memory;
 
@@ -43,8 +44,11 @@ pub(crate) enum Unread {
 }
 
 /// Has what comes out of band come with the rest. Else a look passes it over, and the reading after it closes the
-/// descriptors that it has.
+/// descriptors that it has. What is no stream of bytes is an error.
 pub(crate) fn in_line(socket: impl AsFd) -> rustix::io::Result<()> {
+    if socket_type(&socket)? != SocketType::STREAM {
+        return Err(Errno::SOCKTNOSUPPORT);
+    }
     set_socket_oobinline(socket, true)
 }
 

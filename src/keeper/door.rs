@@ -19,7 +19,8 @@ use rustix::event::epoll::{self, EventFlags};
 use urpc_donate::{Credentials, Patience, PeerProcess};
 
 use super::Token;
-use crate::bind::{self, Received, With, foreign};
+use crate::bind::{self, Greeting, Received, With, foreign};
+use crate::binding::Binding;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{self, Caps};
 use crate::node::{Node, lock};
@@ -338,18 +339,31 @@ pub(super) fn advance(node: &Arc<Node>, key: u64) {
 fn conclude(node: &Arc<Node>, unbound: Unbound, said: Result<bool>) {
     let socket = Arc::clone(&unbound.socket);
     let (listener, client) = (Arc::clone(&unbound.listener), unbound.client());
-    if let Err(error) = said.and_then(|_| finish(node, unbound)) {
+    let bound = match said.and_then(|_| make(node, unbound)) {
+        Ok((binding, greeting)) => {
+            greet(node, &listener, &binding, &greeting).inspect_err(|error| {
+                // While there is a socket to say it on.
+                bind::tell(&socket, error);
+                binding.close("it could not be greeted");
+            })
+        }
+        Err(error) => {
+            bind::refuse(socket, &error);
+            Err(error)
+        }
+    };
+    if let Err(error) = bound {
         if error.kind() == ErrorKind::Handshake {
             node.keeper.door.offended(client);
         }
-        bind::refuse(socket, &error);
         listener.refused(&error);
     }
 }
 
-/// The peer has said its hello: say ours, and the channel is open.
-fn finish(node: &Arc<Node>, unbound: Unbound) -> Result<()> {
-    let listener = Arc::clone(&unbound.listener);
+/// The peer has said its hello: checked before it is greeted, so that one that is refused gets a reason and no memory of
+/// ours.
+fn make(node: &Arc<Node>, unbound: Unbound) -> Result<(Arc<Binding>, Greeting)> {
+    let listener = unbound.listener;
     let said = unbound.received.said()?;
     let process = match said.speaker {
         Some(speaker) => listener.allow.admit(speaker)?,
@@ -368,18 +382,19 @@ fn finish(node: &Arc<Node>, unbound: Unbound) -> Result<()> {
         wakes: None,
         draining: Arc::clone(&listener.draining),
     };
-    // Checked before it is greeted: a peer that is refused gets a reason and no memory of ours.
-    let binding = bind::bind(outbox, said, with)?;
-    let greet = || {
-        node.add(&binding)
-            .map_err(|error| Error::scarce("watch one more channel", error))?;
-        // In the server's list before the client can know: a client that is bound is there to be shut down.
-        listener.bound(&binding);
-        binding.greet(&greeting)
-    };
-    greet().inspect_err(|error| {
-        // While there is a socket to say it on.
-        bind::refuse(Arc::clone(&binding.socket), error);
-        binding.close("it could not be greeted");
-    })
+    Ok((bind::bind(outbox, said, with)?, greeting))
+}
+
+/// Says our hello, and the channel is open.
+fn greet(
+    node: &Arc<Node>,
+    listener: &Listener,
+    binding: &Arc<Binding>,
+    greeting: &Greeting,
+) -> Result<()> {
+    node.add(binding)
+        .map_err(|error| Error::scarce("watch one more channel", error))?;
+    // In the server's list before the client can know: a client that is bound is there to be shut down.
+    listener.bound(binding);
+    binding.greet(greeting)
 }
