@@ -32,6 +32,14 @@ fn free() -> String {
     cpus_in(&fs::read_to_string("/proc/self/status").unwrap()).unwrap()
 }
 
+/// A server, its name, and the CPUs of a thread that is not bound.
+fn start() -> (Names, String, Process, String) {
+    let names = Names::new();
+    let name = names.name("s");
+    let process = Process::start("server", &name);
+    (names, name, process, free())
+}
+
 /// Those of each thread of a process that has this name.
 fn cpus_of(pid: u32, name: &str) -> Vec<String> {
     let mut all = Vec::new();
@@ -52,10 +60,7 @@ fn what_is_started_from_a_landing_is_not_bound_to_the_cpu_that_was_lent() {
     if urpc_donate::allowed_cpus() < 2 {
         return;
     }
-    let names = Names::new();
-    let name = names.name("s");
-    let process = Process::start("server", &name);
-    let free = free();
+    let (_names, name, process, free) = start();
     // Two, so that a second landing is opened.
     let rt = runtime(2);
     let peer = rt.block_on(urpc::connect(&name)).unwrap();
@@ -76,10 +81,7 @@ fn a_worker_that_a_donor_starts_is_not_bound_to_the_cpu_that_was_lent() {
     if urpc_donate::allowed_cpus() < 2 {
         return;
     }
-    let names = Names::new();
-    let name = names.name("s");
-    let process = Process::start("server", &name);
-    let free = free();
+    let (_names, name, process, free) = start();
     let rt = runtime(2);
     rt.block_on(async {
         let peer = urpc::connect(&name).await.unwrap();
@@ -104,10 +106,7 @@ fn a_worker_that_a_donor_starts_is_not_bound_to_the_cpu_that_was_lent() {
 #[test]
 fn blocking_work_of_a_donor_is_not_bound_to_the_cpu_that_was_lent() {
     let _w = watchdog();
-    let names = Names::new();
-    let name = names.name("s");
-    let process = Process::start("server", &name);
-    let free = free();
+    let (_names, name, process, free) = start();
     runtime(1).block_on(async {
         let peer = urpc::connect(&name).await.unwrap();
         // More than one, so that new threads are started for them.

@@ -118,6 +118,15 @@ fn send_lingering_behind(to: &UnixStream, bytes: &[u8], others: usize) -> (TcpSt
     (deaf, told.recv().unwrap())
 }
 
+/// A server in this role, its name, and a client of it.
+fn start(role: &str) -> (Names, String, Process, Process) {
+    let names = Names::new();
+    let name = names.name("s");
+    let server = Process::start(role, &format!("1 {name}"));
+    let client = Process::start("client", &name);
+    (names, name, server, client)
+}
+
 /// Whether another process is served, by one that is bound by now and by one that comes now.
 fn is_served(client: &mut Process) {
     client.tell("");
@@ -157,10 +166,7 @@ fn client(name: &str) {
 #[test]
 fn a_server_is_held_up_by_no_descriptor_of_a_connection_or_of_a_ring() {
     let _watch = watchdog();
-    let names = Names::new();
-    let name = names.name("s");
-    let server = Process::start("server", &format!("1 {name}"));
-    let mut client = Process::start("client", &name);
+    let (_names, name, server, mut client) = start("server");
 
     let socket = UnixStream::connect(&name).unwrap();
     let (_deaf, sent) = send_lingering(&socket, b"GET / HTTP/1.1\r\n\r\n");
@@ -187,10 +193,7 @@ fn a_server_is_held_up_by_no_descriptor_of_a_connection_or_of_a_ring() {
 #[test]
 fn a_server_is_held_up_by_no_descriptor_of_who_has_to_wait_and_hangs_up() {
     let _watch = watchdog();
-    let names = Names::new();
-    let name = names.name("s");
-    let server = Process::start("server", &format!("1 {name}"));
-    let mut client = Process::start("client", &name);
+    let (_names, name, server, mut client) = start("server");
     let connect = || UnixStream::connect(&name).unwrap();
     // The longer the more often.
     for _ in 0..10 {
@@ -207,10 +210,7 @@ fn a_server_is_held_up_by_no_descriptor_of_who_has_to_wait_and_hangs_up() {
 #[test]
 fn a_server_is_held_up_by_no_descriptor_that_comes_out_of_band() {
     let _watch = watchdog();
-    let names = Names::new();
-    let name = names.name("s");
-    let server = Process::start("server", &format!("1 {name}"));
-    let mut client = Process::start("client", &name);
+    let (_names, name, server, mut client) = start("server");
     let socket = UnixStream::connect(&name).unwrap();
     let _deaf = send_lingering_ahead(&socket, b"GET / HTTP/1.1\r\n\r\n");
     is_served(&mut client);
@@ -224,10 +224,7 @@ fn a_server_is_held_up_by_no_descriptor_that_comes_out_of_band() {
 #[test]
 fn a_server_is_held_up_by_no_descriptor_that_it_has_no_room_for() {
     let _watch = watchdog();
-    let names = Names::new();
-    let name = names.name("s");
-    let server = Process::start("poor server", &format!("1 {name}"));
-    let mut client = Process::start("client", &name);
+    let (_names, name, server, mut client) = start("poor server");
     let bound = Bound::connect(&name).unwrap();
     let (_deaf, sent) = send_lingering_behind(&bound.socket, b"\0", 252);
     assert!(sent);

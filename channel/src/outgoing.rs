@@ -77,7 +77,7 @@ pub(crate) struct Outgoing {
     published: AtomicU64,
     /// Answers published or staged behind the lock. Written by the holder.
     answers: AtomicU64,
-    /// How far the peer had come when the holder last found no room for all. Written by the holder.
+    /// How far the peer had come when the holder last looked. Written by the holder.
     seen: AtomicU64,
     /// The annex is wanted.
     wants_annex: AtomicBool,

@@ -3,7 +3,8 @@
 use crate::policy::PAUSE;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// How many donations to one peer have followed one another, without a [`PAUSE`]. Workers that count at the same moment may lose one.
+/// How many donations to one peer have followed one another, without a [`PAUSE`]. Workers that count at the same moment may
+/// lose one.
 #[derive(Debug)]
 pub struct Streak {
     donations: AtomicU32,
