@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use futures_channel::oneshot;
 use serde::Serialize;
@@ -14,7 +15,7 @@ use urpc_donate::Credentials;
 
 use crate::allow::Allow;
 use crate::bind;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::names;
 use crate::peer::Peer;
 use crate::runtime;
@@ -24,7 +25,8 @@ use crate::service::{Procedure, Service, Services};
 /// `/tmp/urpc-$UID`; a name with a `/` is a path. See [`Connect`].
 ///
 /// # Errors
-/// At once if there is no server; if it runs as another user; if it speaks another version.
+/// At once if there is no server (but see [`Connect::wait_for_server`]); if it runs as another user; if it speaks
+/// another version.
 pub fn connect(name: impl Into<String>) -> Connect {
     Connect::new(To::Name(name.into()))
 }
@@ -54,8 +56,14 @@ enum To {
     Socket(OwnedFd),
 }
 
+/// The pauses between looks for a server that is not there yet: each is twice as long as the one before. Looks, since no
+/// event would tell of all there is to wait for: a directory that is yet to be made, a file that nobody listens at yet.
+const PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(32)];
+
 struct Plan {
     to: To,
+    /// How long to wait for a server.
+    patience: Duration,
     services: Services,
     allow: Allow,
 }
@@ -79,6 +87,7 @@ impl Connect {
     fn new(to: To) -> Self {
         let plan = Plan {
             to,
+            patience: Duration::ZERO,
             services: Services::default(),
             allow: Allow::default(),
         };
@@ -93,6 +102,33 @@ impl Connect {
             _ => panic!("a connection is planned before it is first polled"),
         }
         self
+    }
+
+    /// If nobody serves the name yet, waits up to `patience` for somebody who does: for processes that are started
+    /// together, in whatever order, or restarted. Nothing else is tried again: a server that refuses is an error at once.
+    /// An inherited socket has its server already.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoServer`] when the time is over.
+    ///
+    /// ```
+    /// # let rt = urpc::Runtime::builder().processors(1).build()?;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let name = dir.path().join("late.sock").display().to_string();
+    /// # let later = name.clone();
+    /// # rt.block_on(async {
+    /// let client = urpc::spawn(async move {
+    ///     let peer = urpc::connect(name).wait_for_server(std::time::Duration::from_secs(30)).await?;
+    ///     Ok::<u32, urpc::Error>(urpc::call(&peer, "double", 21u32).await?)
+    /// });
+    /// // Usually another process, a while later:
+    /// let _server = urpc::serve(later).method("double", |n: u32| async move { 2 * n }).bind()?;
+    /// assert_eq!(client.await.expect("it does not panic")?, 42);
+    /// # Ok::<(), urpc::Error>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_for_server(self, patience: Duration) -> Self {
+        self.plan(|plan| plan.patience = patience)
     }
 
     /// Offers the server a free-form procedure.
@@ -160,10 +196,10 @@ async fn run(plan: Plan) -> Result<Peer> {
     let offer = Arc::new(plan.services);
     // The handshake waits for another process: not on a processor, nor in a pool, whose thread would go
     // on waking for a while.
-    on_a_thread(move || {
+    on_a_thread(move |is_wanted| {
         let (name, socket) = match plan.to {
             To::Name(name) => {
-                let socket = names::connect(&name)?;
+                let socket = dial(&name, plan.patience, is_wanted)?;
                 (Some(name), socket)
             }
             To::Socket(socket) => (None, socket),
@@ -175,14 +211,33 @@ async fn run(plan: Plan) -> Result<Peer> {
     .await
 }
 
-/// Runs `work` on a thread that ends with it.
+/// A socket that is connected to the server of `name`, which is waited for while somebody wants it.
+fn dial(name: &str, patience: Duration, is_wanted: &dyn Fn() -> bool) -> Result<OwnedFd> {
+    let [mut pause, longest] = PAUSES;
+    let began = Instant::now();
+    loop {
+        let left = patience.saturating_sub(began.elapsed());
+        match names::connect(name) {
+            Err(error) if error.kind() == ErrorKind::NoServer && !left.is_zero() && is_wanted() => {
+            }
+            ended => return ended,
+        }
+        std::thread::sleep(pause.min(left));
+        pause = longest.min(2 * pause);
+    }
+}
+
+/// Runs `work` on a thread that ends with it. It may ask whether its result is still wanted.
 async fn on_a_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
+    work: impl FnOnce(&dyn Fn() -> bool) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let (sender, receiver) = oneshot::channel();
     let thread = std::thread::Builder::new().name("urpc-connect".into());
     thread
-        .spawn(move || drop(sender.send(work())))
+        .spawn(move || {
+            let result = work(&|| !sender.is_canceled());
+            drop(sender.send(result));
+        })
         .map_err(|error| Error::system("start a thread for a connection", error))?;
     receiver.await.expect("a handshake does not panic")
 }

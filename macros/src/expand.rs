@@ -203,7 +203,8 @@ fn client(service: &Service) -> TokenStream {
             ///
             /// # Errors
             ///
-            /// Fails at once if nobody listens there.
+            /// Fails at once if nobody listens there. A peer that was waited for, by `Connect::wait_for_server`, goes
+            /// to [`on`](Self::on).
             ///
             /// # Cancellation
             ///
