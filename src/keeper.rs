@@ -79,6 +79,8 @@ pub(crate) struct Keeper {
     unread: Unread,
     /// Peers that are not heard until then.
     unheard: Mutex<Vec<(Instant, u64)>>,
+    /// Peers that could not be rung, and are to be then.
+    unrung: Mutex<Vec<(Instant, u64)>>,
     /// Closed, but some call may have been begun at that very moment.
     closing: Mutex<Vec<Arc<Binding>>>,
 }
@@ -97,6 +99,7 @@ impl Keeper {
             poked: AtomicBool::new(false),
             listeners: Mutex::default(),
             unheard: Mutex::default(),
+            unrung: Mutex::default(),
             closing: Mutex::default(),
         })
     }
@@ -142,6 +145,12 @@ impl Keeper {
     /// Has the bell listen to a peer again, from then on.
     pub(crate) fn listen_again(&self, key: u64, at: Instant) {
         lock(&self.unheard).push((at, key));
+        self.poke();
+    }
+
+    /// Rings a peer again for which the kernel had no memory.
+    pub(crate) fn ring_again(&self, key: u64) {
+        lock(&self.unrung).push((Instant::now() + limits::RESPITE, key));
         self.poke();
     }
 
@@ -200,6 +209,7 @@ impl Keeper {
         self.door.clear(&self.epoll);
         self.unread.clear();
         lock(&self.unheard).clear();
+        lock(&self.unrung).clear();
         lock(&self.closing).clear();
     }
 }
@@ -279,6 +289,15 @@ fn see_to_time(node: &Arc<Node>, before: Option<Instant>) -> Option<Instant> {
         }
         stays
     });
+    // Outside of the lock: what fails again is put there again.
+    let due = |&mut (at, _): &mut (Instant, u64)| at <= now;
+    let unrung: Vec<_> = lock(&keeper.unrung).extract_if(.., due).collect();
+    for (_, key) in unrung {
+        if let Some(binding) = node.binding(key) {
+            binding.ring();
+        }
+    }
+    lock(&keeper.unrung).iter().for_each(|&(at, _)| sooner(at));
     let Some(executor) = node.executor() else {
         return again;
     };

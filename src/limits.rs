@@ -106,7 +106,8 @@ pub(crate) const LONGEST_WAIT: Duration = Duration::from_millis(64);
 /// Beyond so many clients of that kind, those are forgotten that need not wait any more.
 pub(crate) const OFFENDERS: usize = 1024;
 
-/// How long the keeper leaves a crowd at the door if it cannot even turn it away.
+/// How long the keeper leaves alone what the system has no means for: its own wait, a ring, a crowd at the door that cannot
+/// even be turned away.
 pub(crate) const RESPITE: Duration = Duration::from_millis(10);
 
 /// The deadline of a call that was given none.

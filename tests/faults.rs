@@ -6,16 +6,16 @@
 //! the other; without it, the first ones.
 #[macro_use]
 mod common;
+#[path = "common/inject.rs"]
+mod inject;
 #[path = "common/state.rs"]
 mod state;
 
 use std::fs::read_to_string;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use common::{Names, Process, runtime, say, serve, wait_for, watchdog_of};
-use rustix::process::{Pid, Signal, kill_process};
+use inject::{Injected, MMAP};
 use state::{Held, until_back_at};
 use urpc::{ErrorKind, Runtime};
 
@@ -62,8 +62,6 @@ const CALLS: [(&str, &str); 39] = [
     ("futex_waitv", "ENOMEM"),
     ("sched_setaffinity", "EINVAL"),
 ];
-/// Of a channel's memory only: without any other, no program lives.
-const MMAP: &str = "mmap";
 
 /// How many of each kind fail.
 fn times() -> u32 {
@@ -115,47 +113,6 @@ fn is_typed(ended: &str) -> bool {
     kinds.iter().any(|of| kind == Some(&format!("{of:?}")))
 }
 
-fn is_there(program: &str) -> bool {
-    let mut command = Command::new(program);
-    let status = command.arg("-V").stdout(Stdio::null()).status();
-    status.is_ok_and(|status| status.success())
-}
-
-/// Has the `nth` of these calls fail, in each thread of a process, from now on.
-fn inject(pid: u32, (call, error): (&str, &str), nth: u32, log: &Path) -> Child {
-    let mut strace = Command::new("strace");
-    strace
-        .args(["-f", "-qq", "-e", &format!("trace={call}"), "-e"])
-        .arg(format!("inject={call}:error={error}:when={nth}"));
-    if call == MMAP {
-        strace.args(["-P", "/memfd:urpc"]);
-    }
-    let strace = strace
-        .args(["-o", log.to_str().unwrap(), "-p", &pid.to_string()])
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("strace");
-    wait_for("strace", || is_traced(pid));
-    strace
-}
-
-fn is_traced(pid: u32) -> bool {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives");
-    tasks.flatten().all(|task| {
-        let status = read_to_string(task.path().join("status"));
-        status.is_ok_and(|status| !status.contains("TracerPid:\t0\n"))
-    })
-}
-
-fn let_go(mut strace: Child, pid: u32) {
-    kill_process(Pid::from_child(&strace), Signal::TERM).unwrap();
-    strace.wait().unwrap();
-    wait_for("strace to let go", || {
-        let status = read_to_string(format!("/proc/{pid}/status")).expect("it lives");
-        status.contains("TracerPid:\t0\n")
-    });
-}
-
 /// Waits until neither has a channel left.
 fn until_alone(pids: [u32; 2]) {
     wait_for("the last channel to be gone", || {
@@ -166,7 +123,7 @@ fn until_alone(pids: [u32; 2]) {
 
 fn calls_fail(of_server: bool) {
     let _watch = watchdog_of(Duration::from_secs(100 + 200 * u64::from(times())));
-    if !is_there("strace") {
+    if !inject::is_there() {
         println!("skipped: there is no strace");
         return;
     }
@@ -190,9 +147,9 @@ fn calls_fail(of_server: bool) {
         for what in CALLS {
             for nth in 1..=times() {
                 let log = names.path().join("log");
-                let strace = inject(pid, what, nth, &log);
+                let injected = Injected::into(pid, what, nth, &log);
                 let ended = visit();
-                let_go(strace, pid);
+                injected.end();
                 assert!(
                     ended == "well" || is_typed(&ended),
                     "{what:?} {nth}: {ended}"

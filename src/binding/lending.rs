@@ -189,7 +189,7 @@ impl Binding {
     }
 
     /// Rings the peer's doorbell, if there is something it should look at. Never blocks; if it is rung
-    /// already, that is as good.
+    /// already, that is as good, and if the kernel has no memory for it, the keeper rings later.
     pub(crate) fn ring(&self) {
         self.ring_if(|_| true);
     }
@@ -205,11 +205,11 @@ impl Binding {
         note!(Ring, self);
         add(&self.counters.rings, 1);
         add(&self.counters.system_calls, 1);
-        let _ = send(
-            &self.socket,
-            &[1],
-            SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-        );
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        if let Err(Errno::NOBUFS | Errno::NOMEM) = send(&self.socket, &[1], flags) {
+            let key = self.key.load(Ordering::Relaxed);
+            self.node.keeper.ring_again(key);
+        }
     }
 
     /// Rings if the peer may sleep on what busy workers have seen waiting for it for a while. (What is younger may be
