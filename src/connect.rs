@@ -217,10 +217,10 @@ fn dial(name: &str, patience: Duration, is_wanted: &dyn Fn() -> bool) -> Result<
     let began = Instant::now();
     loop {
         let left = patience.saturating_sub(began.elapsed());
-        match names::connect(name) {
-            Err(error) if error.kind() == ErrorKind::NoServer && !left.is_zero() && is_wanted() => {
-            }
-            ended => return ended,
+        let ended = names::connect(name);
+        let is_absent = matches!(&ended, Err(error) if error.kind() == ErrorKind::NoServer);
+        if !is_absent || left.is_zero() || !is_wanted() {
+            return ended;
         }
         std::thread::sleep(pause.min(left));
         pause = longest.min(2 * pause);

@@ -150,8 +150,11 @@ impl Keeper {
 
     /// Rings a peer again for which the kernel had no memory.
     pub(crate) fn ring_again(&self, key: u64) {
-        lock(&self.unrung).push((Instant::now() + limits::RESPITE, key));
-        self.poke();
+        let mut unrung = lock(&self.unrung);
+        if unrung.iter().all(|&(_, other)| other != key) {
+            unrung.push((Instant::now() + limits::RESPITE, key));
+            self.poke();
+        }
     }
 
     /// Accepts bindings for a server.
