@@ -83,7 +83,8 @@ fn a_client_waits_for_the_server_after_one_that_was_killed() {
 #[test]
 fn a_client_waits_no_longer_than_it_said() {
     let _watch = watchdog();
-    let name = Names::new().name("never");
+    let names = Names::new();
+    let name = names.name("never");
     let (patience, began) = (Duration::from_millis(50), Instant::now());
     let ended = urpc::block_on(async { urpc::connect(&name).wait_for_server(patience).await });
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::NoServer);
@@ -91,7 +92,7 @@ fn a_client_waits_no_longer_than_it_said() {
 }
 
 #[test]
-fn a_server_that_refuses_is_not_waited_for() {
+fn a_server_that_is_not_allowed_is_an_error_at_once() {
     let _watch = watchdog();
     let names = Names::new();
     let name = names.name("s");
