@@ -9,6 +9,7 @@ mod raw;
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use common::{Names, Process, runtime, say, serve, wait_for, watchdog};
 use kit::{Hostile, REPLY};
@@ -19,9 +20,9 @@ use urpc_channel::UnsealedWakePage;
 
 /// Number of the server's procedure.
 const DOUBLE: u16 = 0;
-/// So often in a row something is looked at before it counts as left alone: for longer than a thread needs that is
-/// woken each time.
-const LONG: u32 = 100_000;
+/// For so long something is tried in vain before it counts as left alone: longer than a thread needs that is woken each
+/// time, and shorter than the pauses that a flood leads to, by so much that a crowded machine does not matter.
+const LONG: Duration = Duration::from_millis(50);
 
 fn server(argument: &str) {
     serve(argument, |server, _| {
@@ -76,12 +77,14 @@ fn flood(processors: u32, mut is_ignored: impl FnMut(&Hostile) -> bool) {
         wait_for("its landing", || {
             hostile.bound.inbox.returned(0).load(Relaxed) > 0
         });
-        let mut ignored = 0;
+        let mut noticed = Instant::now();
         wait_for("the server to look away", || {
-            for _ in 0..100 {
-                ignored = if is_ignored(&hostile) { ignored + 1 } else { 0 };
+            for _ in 0..1000 {
+                if !is_ignored(&hostile) {
+                    noticed = Instant::now();
+                }
             }
-            ignored >= LONG
+            noticed.elapsed() >= LONG
         });
         hostile.call(7, DOUBLE, b"\x15");
         hostile.grant(1);
