@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use common::{
-    Names, Process, panics_are_fatal, runtime, say, serve, until_told_to_end, watchdog_of,
+    Names, PATIENCE, Process, panics_are_fatal, runtime, say, serve, until_told_to_end, watchdog_of,
 };
 use futures::future::join_all;
 use raw::{Bound, GEOMETRY, Random};
@@ -191,7 +191,7 @@ fn send(channel: &Channel, kind: Kind, id: u32, body: Body) {
 
 #[test]
 fn every_call_to_a_server_whose_bits_flip_ends_rightly_or_with_an_error() {
-    let _watch = watchdog_of(time() + Duration::from_secs(60));
+    let _watch = watchdog_of(time() + PATIENCE);
     let names = Names::new();
     let name = names.name("s");
     let listener = UnixListener::bind(&name).unwrap();
@@ -221,7 +221,7 @@ fn every_call_to_a_server_whose_bits_flip_ends_rightly_or_with_an_error() {
 
 #[test]
 fn a_server_of_a_client_whose_bits_flip_serves_the_others() {
-    let _watch = watchdog_of(time() + Duration::from_secs(60));
+    let _watch = watchdog_of(time() + PATIENCE);
     let names = Names::new();
     let name = names.name("s");
     let server = Process::start("server", &format!("1 {name}"));

@@ -93,10 +93,13 @@ fn a_process_with_ready_tasks_lends_no_processor_unless_a_call_is_urgent() {
 #[test]
 fn a_process_that_never_runs_out_of_tasks_serves_its_peers() {
     let _watchdog = watchdog();
-    for processors in [0, 1] {
+    for (processors, lends) in [(0, true), (0, false), (1, true), (1, false)] {
         let names = Names::new();
         let (server, name) = start(&names, processors, "busy");
         let rt = runtime(1);
+        if !lends {
+            keep_busy(&rt);
+        }
         rt.block_on(async {
             let peer = urpc::connect(&name).await.unwrap();
             let before = counts(&peer).await;
@@ -105,7 +108,10 @@ fn a_process_that_never_runs_out_of_tasks_serves_its_peers() {
             }
             let [served, rests, turns] = counts(&peer).await;
             assert_eq!(served - before[0], CALLS + 1);
-            assert_eq!(rests, before[1], "there was always a task");
+            // There was always a task; unless it ran on a processor that was lent just then.
+            let lent = peer.stats().donations_given;
+            assert!(lends || lent == 0);
+            assert!(rests - before[1] <= lent, "{rests} {before:?} {lent}");
             assert!(turns > before[2], "and its turn came");
         });
         drop(rt);

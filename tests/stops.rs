@@ -12,7 +12,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{Names, Process, for_each_line, runtime, say, serve, wait_for, watchdog_of};
+use common::{Names, PATIENCE, Process, for_each_line, runtime, say, serve, wait_for, watchdog_of};
 use urpc::{CallErrorKind, Executed, JoinHandle, Peer, Runtime, ServerBuilder};
 
 /// Tasks that call without end.
@@ -24,7 +24,7 @@ fn times() -> u64 {
 }
 
 fn patience() -> Duration {
-    Duration::from_secs(60) + Duration::from_secs(2) * times() as u32
+    PATIENCE + Duration::from_secs(2) * times() as u32
 }
 
 /// How calls have ended.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{Names, Process, runtime, say, serve, wait_for, watchdog_of};
+use common::{Names, PATIENCE, Process, runtime, say, serve, wait_for, watchdog_of};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use state::{Held, until_back_at};
@@ -198,7 +198,7 @@ fn storm(role: &str, processors: usize) -> Process {
 }
 
 fn patience() -> Duration {
-    Duration::from_secs(60) + Duration::from_millis(500) * times() as u32
+    PATIENCE + Duration::from_millis(500) * times() as u32
 }
 
 #[test]
