@@ -48,9 +48,17 @@ pub(crate) fn again(waker: &Waker) -> Waker {
     kept.unwrap_or_else(|| waker.clone())
 }
 
-/// Lets go of them all.
+/// Lets go of them all. Their place stays: a thread that is about to sleep, or has lent its processor, comes back.
 pub(crate) fn let_go() {
-    keep(&mut Vec::new());
+    let mut wakers = Vec::new();
+    keep(&mut wakers);
+    let put_back = |woken: &RefCell<Woken>| {
+        let place = &mut woken.borrow_mut().wakers;
+        if place.capacity() == 0 {
+            *place = wakers;
+        }
+    };
+    let _ = WOKEN.try_with(put_back);
 }
 
 #[cfg(test)]
@@ -83,5 +91,7 @@ mod tests {
         let_go();
         assert!((0..8).all(|i| count(i) == 0));
         drop(polled(0));
+        keep(&mut wakers);
+        assert!(wakers.capacity() >= tasks.len(), "the place is used again");
     }
 }

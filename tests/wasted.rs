@@ -85,8 +85,9 @@ fn a_stopped_process_is_lent_few_processors_and_trusted_again_when_it_goes_on() 
         let peer = urpc::connect(&name).await.unwrap();
         let ask = || urpc::call::<usize>(&peer, "stuck", ());
         let until_lent = async || {
-            let before = peer.stats().donations_given;
-            while peer.stats().donations_given == before {
+            // And it has come back: else no landing is left that could answer.
+            let before = peer.stats().donations_returned;
+            while peer.stats().donations_returned == before {
                 ask().await.unwrap();
             }
         };
