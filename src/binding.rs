@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use event_listener::Event;
 use rustix::net::{SendFlags, Shutdown, shutdown};
 use urpc_channel::{Channel, Message, PeerPage, WakePage, Why};
-use urpc_donate::{Backoff, Lender, Patience, PeerProcess, Seat, Streak};
+use urpc_donate::{Backoff, Lender, Patience, PeerProcess, Seat, Streak, Wake};
 
 use crate::bind::{Greeting, foreign};
 use crate::error::{CallError, CallErrorKind, Error, ErrorKind, Executed, Result};
@@ -296,7 +296,7 @@ impl Binding {
         self.wake_landings();
         // Pairs with the fence in `hand_over`. A donor without a call that waits is woken by nothing else.
         fence(Ordering::SeqCst);
-        self.node.call_back(self.donors.load(Ordering::Relaxed));
+        self.call_back();
         if self.onwards.load(Ordering::Relaxed) > 0 {
             // Which of all landings it is need not be known: the others go back to sleep.
             self.node.bindings().iter().for_each(|b| b.wake_landings());
@@ -317,8 +317,19 @@ impl Binding {
     }
 
     fn wake_landings(&self) {
-        for seat in &self.landings {
-            let _ = seat.wake();
+        for (k, seat) in self.landings.iter().enumerate() {
+            if let Wake::Nudge(_) = seat.wake() {
+                self.landing_words(k).grant.nudge();
+            }
+        }
+    }
+
+    /// Wakes the workers of our processors that are lent to the peer.
+    fn call_back(&self) {
+        let donors = self.donors.load(Ordering::Relaxed);
+        if donors != 0 {
+            self.node.call_back(donors);
+            (0..self.lenders.len()).for_each(|k| self.lender(k).1.returned.nudge());
         }
     }
 

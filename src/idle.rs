@@ -94,8 +94,10 @@ impl Idle for Node {
     }
 
     fn wake(&self, id: usize) {
-        if self.seats[id].wake() == Wake::RingBell {
-            self.bell.ring();
+        match self.seats[id].wake() {
+            Wake::Done => {}
+            Wake::RingBell => self.bell.ring(),
+            Wake::Nudge(name) => self.nudge_donor(name),
         }
         add(&self.counters.system_calls, 1);
     }

@@ -266,12 +266,14 @@ fn processors() -> BTreeSet<&'static str> {
         cpu: theirs.cpu,
         limit_us: theirs.limit_us,
         returned: signal(returned, wake_back),
+        name: 0,
     };
     let ours = Words {
         grant: signal(grant, wake),
         cpu,
         limit_us,
         returned: signal(seen.returned(0), wake_back),
+        name: 0,
     };
 
     let mut landing = Landing::open(granted);

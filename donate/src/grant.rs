@@ -18,7 +18,7 @@
 use std::time::{Duration, Instant};
 
 use crate::patience::FREE;
-use crate::seat::{Place, Seat};
+use crate::seat::Seat;
 use crate::signal::Signal;
 use crate::sync::{AtomicU32, Ordering};
 
@@ -40,6 +40,8 @@ pub struct Words<'a> {
     pub limit_us: &'a AtomicU32,
     /// The sequence that the landing has answered last.
     pub returned: Signal<'a>,
+    /// What [`Seat::wake`] calls them.
+    pub name: u64,
 }
 
 impl Words<'_> {
@@ -77,6 +79,7 @@ impl OwnWords {
             cpu,
             limit_us,
             returned,
+            name: 7,
         }
     }
 }
@@ -199,7 +202,7 @@ impl Lender {
         ticket: u32,
         until: Instant,
     ) -> Outcome {
-        seat.sit(Place::Lent);
+        seat.sit_beside(words.name);
         let mut sleeps = 0;
         let outcome = loop {
             // Before the looks at what they wake for.
@@ -246,6 +249,7 @@ fn next(sequence: u32) -> u32 {
 #[cfg(all(test, not(urpc_loom)))]
 mod tests {
     use super::*;
+    use crate::Wake;
     use crate::sync::wake_shared;
 
     /// A lender, and the words of its one landing.
@@ -331,7 +335,9 @@ mod tests {
                 let outcome = shared.wait(grant, &seat, ticket, far());
                 assert_eq!(outcome, Outcome::Woken);
             });
-            let _ = seat.wake();
+            if let Wake::Nudge(_) = seat.wake() {
+                shared.words().returned.nudge();
+            }
         });
     }
 

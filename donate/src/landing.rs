@@ -6,12 +6,15 @@
 //! make this thread look and go back to sleep; and if it does so all the time, this thread sleeps on nothing of the
 //! donor's for a while (`patience.rs`).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::grant::{Held, OPENING, Words};
 use crate::patience::Patience;
-use crate::seat::{Place, Seat};
+use crate::seat::Seat;
 use crate::sync::Ordering;
+
+/// So long after it was last woken, a landing sleeps as safely as it can: until then, in the way that ends soonest.
+const ALERT: Duration = Duration::from_secs(1);
 
 /// One landing: the thread that runs when its donor grants a processor.
 #[derive(Debug)]
@@ -53,12 +56,12 @@ impl Landing {
 
     /// Sleeps until there is a sequence to answer, or `seat` is woken after `ticket` was taken.
     pub fn wait(&mut self, words: Words<'_>, seat: &Seat, ticket: u32) -> Arrival {
-        let mut slept = false;
-        seat.sit(Place::Word);
+        let (mut alert, mut slept) = (Some(Instant::now() + ALERT), false);
+        seat.sit_beside(words.name);
         let arrival = loop {
             if let Some(until) = self.deaf_until.take() {
                 seat.sleep(ticket, Some(until));
-                seat.sit(Place::Word);
+                seat.sit_beside(words.name);
             }
             let granted = words.grant.watch();
             let word = words.grant.hear();
@@ -80,8 +83,11 @@ impl Landing {
                 slept = false;
                 continue;
             }
-            slept = true;
-            seat.sleep_beside(ticket, &[granted], None);
+            seat.sleep_beside(ticket, &[granted], alert);
+            slept = alert.is_none_or(|alert| Instant::now() < alert);
+            if !slept {
+                alert = None;
+            }
         };
         seat.stand_up();
         arrival
@@ -118,7 +124,8 @@ impl Landing {
 mod tests {
     use super::*;
     use crate::grant::OwnWords;
-    use crate::{Lender, Outcome};
+    use crate::sync::AtomicU32;
+    use crate::{Lender, Outcome, Wake};
     use std::time::Duration;
 
     #[test]
@@ -172,7 +179,34 @@ mod tests {
         let ticket = seat.ticket();
         std::thread::scope(|s| {
             s.spawn(|| assert_eq!(landing.wait(words.get(), &seat, ticket), Arrival::Woken));
-            let _ = seat.wake();
+            if let Wake::Nudge(_) = seat.wake() {
+                words.get().grant.nudge();
+            }
+        });
+    }
+
+    #[test]
+    fn a_donor_that_undoes_every_nudge_keeps_no_landing_asleep() {
+        let words = OwnWords::new();
+        let (words, over) = (words.get(), AtomicU32::new(0));
+        let mut landing = Landing::open(words);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                while over.load(Ordering::Relaxed) == 0 {
+                    words.grant.wake.store(0, Ordering::Relaxed);
+                }
+            });
+            for _ in 0..100 {
+                let seat = Seat::new();
+                let ticket = seat.ticket();
+                std::thread::scope(|s| {
+                    s.spawn(|| assert_eq!(landing.wait(words, &seat, ticket), Arrival::Woken));
+                    if let Wake::Nudge(_) = seat.wake() {
+                        words.grant.nudge();
+                    }
+                });
+            }
+            over.store(1, Ordering::Relaxed);
         });
     }
 

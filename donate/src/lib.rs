@@ -10,8 +10,7 @@
 //!
 //! * no wake-up is lost between a process that rests and a peer that has just sent ([`Presence`]);
 //! * no grant is taken for another ([`Lender`], [`Landing`]);
-//! * nothing here sleeps on a peer's goodwill alone: every sleep also watches a word of this process,
-//!   and a donor's sleep is timed.
+//! * nothing here sleeps on a peer's goodwill alone: a sleep is timed, or watches a word of this process, too.
 #![forbid(unsafe_code)]
 
 mod backoff;
@@ -34,7 +33,7 @@ pub use landing::{Arrival, Landing};
 pub use patience::Patience;
 pub use peer::{Credentials, PeerProcess};
 pub use presence::{Presence, View};
-pub use seat::{Place, Seat, Wake};
+pub use seat::{Seat, Wake};
 pub use signal::Signal;
 pub use streak::Streak;
 pub use sync::lending_works;

@@ -113,6 +113,12 @@ impl Shared {
         self.lender.wait(grant, self.words(), seat, ticket, until)
     }
 
+    fn wake_donor(&self) {
+        if let Wake::Nudge(_) = self.donor.wake() {
+            self.words().returned.nudge();
+        }
+    }
+
     /// The next sequence at the landing, and whether it is live.
     fn arrive(&self, landing: &mut Landing) -> (Held<'_>, bool) {
         let seat = Seat::new();
@@ -189,7 +195,7 @@ fn loom_a_wake_from_within_ends_every_sleep() {
         let at = {
             let shared = shared.clone();
             thread::spawn(move || {
-                let _ = shared.donor.wake();
+                shared.wake_donor();
                 let (held, _) = shared.arrive(&mut landing);
                 landing.give_back(shared.words(), held.sequence);
             })
@@ -203,11 +209,15 @@ fn loom_a_wake_from_within_ends_every_sleep() {
         let (words, seat) = (Arc::new(OwnWords::new()), Arc::new(Seat::new()));
         let (mut landing, ticket) = (Landing::open(words.get()), seat.ticket());
         let waker = {
-            let seat = seat.clone();
-            thread::spawn(move || seat.wake())
+            let (words, seat) = (words.clone(), seat.clone());
+            thread::spawn(move || {
+                if let Wake::Nudge(_) = seat.wake() {
+                    words.get().grant.nudge();
+                }
+            })
         };
         assert_eq!(landing.wait(words.get(), &seat, ticket), Arrival::Woken);
-        let _ = waker.join().unwrap();
+        waker.join().unwrap();
     });
 }
 

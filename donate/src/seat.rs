@@ -2,31 +2,31 @@
 //!
 //! | place | sleeps on | woken by |
 //! | --- | --- | --- |
-//! | `Running` | nothing | the changed ticket, which it reads before it sleeps |
-//! | `Word` | its own word | a futex wake |
-//! | `Bell` | the bell, an epoll of the process | the caller of `wake`, who must ring the bell |
-//! | `Lent` | its own word and one that a peer changes, or two | a futex wake |
+//! | `RUNNING` | nothing | the changed ticket, which it reads before it sleeps |
+//! | `WORD` | its own word | a futex wake |
+//! | `BELL` | the bell, an epoll of the process | the caller of `wake`, who must ring the bell |
+//! | `BESIDE` | a word that a peer changes, too, or its own and up to two of those | a futex wake, and the caller of `wake`, who must [nudge](crate::Signal::nudge) it |
 //!
 //! The ticket changes with every wake, before anything else. Whoever sleeps names the ticket it saw
 //! *before* its last look for work; a wake after that look therefore ends the sleep, or prevents it.
 
 use std::time::Instant;
 
-use crate::sync::{AtomicU32, Ordering, fence, sleep, sleep_on_all, wake_private};
+use crate::sync::{
+    AtomicU32, AtomicU64, Ordering, fence, sleep, sleep_on_all, sleep_on_shared, wake_private,
+};
 
-/// Where a thread sleeps, if it does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Place {
-    /// Awake, or about to look once more before it sleeps.
-    Running = 0,
-    /// Asleep on its own word.
-    Word = 1,
-    /// Asleep on the bell.
-    Bell = 2,
-    /// Asleep because its processor is lent to a peer.
-    Lent = 3,
-}
+/// Awake, or about to look once more before it sleeps.
+const RUNNING: u64 = 0;
+/// Asleep on its own word.
+const WORD: u64 = 1;
+/// Asleep on the bell.
+const BELL: u64 = 2;
+/// Asleep until a peer says something: a donor, or a landing. The bits above are the name of what it sleeps beside.
+const BESIDE: u64 = 3;
+
+const PLACE_BITS: u32 = 2;
+const PLACE_MASK: u64 = (1 << PLACE_BITS) - 1;
 
 /// What the caller of [`Seat::wake`] still has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub enum Wake {
     Done,
     /// Ring the bell: the thread sleeps there, or is on its way to.
     RingBell,
+    /// Nudge what the thread sleeps beside, or is about to: the [words](crate::Words) of this name.
+    Nudge(u64),
 }
 
 /// The private word of one thread.
@@ -43,7 +45,7 @@ pub enum Wake {
 #[repr(align(128))]
 pub struct Seat {
     ticket: AtomicU32,
-    place: AtomicU32,
+    place: AtomicU64,
 }
 
 impl Default for Seat {
@@ -58,7 +60,7 @@ impl Seat {
     pub fn new() -> Self {
         Self {
             ticket: AtomicU32::new(0),
-            place: AtomicU32::new(Place::Running as u32),
+            place: AtomicU64::new(RUNNING),
         }
     }
 
@@ -73,15 +75,20 @@ impl Seat {
     /// Ends the sleep of this seat's thread, or the one it is about to begin with an older ticket.
     pub fn wake(&self) -> Wake {
         self.ticket.fetch_add(1, Ordering::AcqRel);
-        // Pairs with the fence in `sit_at_bell`: either we see that it went to the bell, or it sees
-        // the changed ticket. Loom: `a_wake_reaches_a_thread_on_its_way_to_the_bell`.
+        // Pairs with the fence in `sit`: either we see where it went, or it sees the changed ticket. Loom:
+        // `a_wake_reaches_a_thread_on_its_way_to_the_bell`, `a_wake_from_within_ends_every_sleep`.
         fence(Ordering::SeqCst);
-        match self.place.load(Ordering::Relaxed) {
-            place if place == Place::Running as u32 => Wake::Done,
-            place if place == Place::Bell as u32 => Wake::RingBell,
-            _ => {
+        let place = self.place.load(Ordering::Relaxed);
+        match place & PLACE_MASK {
+            RUNNING => Wake::Done,
+            BELL => Wake::RingBell,
+            WORD => {
                 wake_private(&self.ticket);
                 Wake::Done
+            }
+            _ => {
+                wake_private(&self.ticket); // it may sleep on both
+                Wake::Nudge(place >> PLACE_BITS)
             }
         }
     }
@@ -89,7 +96,7 @@ impl Seat {
     /// Sleeps on the seat's own word until it is woken after `ticket` was taken, or until `until`.
     /// True if it was woken.
     pub fn sleep(&self, ticket: u32, until: Option<Instant>) -> bool {
-        self.sit(Place::Word);
+        self.sit(WORD);
         while self.ticket() == ticket && until.is_none_or(|until| Instant::now() < until) {
             sleep(&self.ticket, ticket, until);
         }
@@ -101,28 +108,39 @@ impl Seat {
     /// taken: then it must not sleep. Call [`stand_up`](Self::stand_up) afterwards in either case.
     #[must_use]
     pub fn sit_at_bell(&self, ticket: u32) -> bool {
-        self.sit(Place::Bell);
+        self.sit(BELL);
         self.ticket() == ticket
     }
 
     /// The thread runs again.
     pub fn stand_up(&self) {
-        self.place.store(Place::Running as u32, Ordering::Relaxed);
+        self.place.store(RUNNING, Ordering::Relaxed);
     }
 
-    /// One sleep on the own word and on up to two that peers change, while they are `ticket` and what was seen
-    /// there. May end at any time.
+    /// Declares that this thread goes to sleep beside the words of this name (62 bits).
+    pub(crate) fn sit_beside(&self, name: u64) {
+        self.sit(name << PLACE_BITS | BESIDE);
+    }
+
+    /// One sleep on up to two words that peers change, while they are what was seen there and nobody has woken this
+    /// seat since `ticket` was taken. May end at any time.
+    ///
+    /// With one word and a time this is all that is slept on: who wakes the seat changes it, too, and a peer that
+    /// changes it back has this thread sleep until then.
     pub(crate) fn sleep_beside(
         &self,
         ticket: u32,
         shared: &[(&AtomicU32, u32)],
         until: Option<Instant>,
     ) {
-        sleep_on_all(&self.ticket, ticket, shared, until);
+        match (shared, until) {
+            (&[shared], Some(until)) => sleep_on_shared(shared, until),
+            _ => sleep_on_all(&self.ticket, ticket, shared, until),
+        }
     }
 
-    pub(crate) fn sit(&self, place: Place) {
-        self.place.store(place as u32, Ordering::Relaxed);
+    fn sit(&self, place: u64) {
+        self.place.store(place, Ordering::Relaxed);
         // Pairs with the fence in `wake`.
         fence(Ordering::SeqCst);
     }

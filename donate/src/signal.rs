@@ -7,9 +7,10 @@
 //! | wakes who sleeps on the wake word | sleeps while the wake word is what it loaded |
 //!
 //! So either the sleeper sees what was said, or the kernel sees a changed wake word. The words that say something can
-//! be written by one process only. A wake word can be written by both, because the kernel is faster then, and so
-//! nothing is ever concluded from it: what is loaded there is only compared with what the kernel finds. A peer that
-//! writes it as it likes can make a sleep end for nothing, or not end by that peer's doing.
+//! be written by one process only. A wake word can be written by both, because the kernel is faster then, and so that
+//! the sleeper's own process can wake it there, too; nothing is ever concluded from it: what is loaded there is only
+//! compared with what the kernel finds. A peer that writes it as it likes can make a sleep end for nothing, or not end
+//! before its time.
 
 use crate::sync::{AtomicU32, Ordering, fence, wake_shared};
 
@@ -26,9 +27,14 @@ impl<'a> Signal<'a> {
     /// Says `value`, a new one, and wakes who sleeps until something new is said.
     pub(crate) fn say(self, value: u32) {
         self.say_quietly(value);
-        // Pairs with the Acquire in `watch`: whoever goes to sleep knows what was said, or the kernel finds a wake
-        // word that has changed. It repeats what was said, since that is new.
-        self.wake.store(value, Ordering::Release);
+        self.nudge();
+    }
+
+    /// Wakes who sleeps until something new is said, or is about to, for another look: at that, and at its ticket.
+    pub fn nudge(self) {
+        // Pairs with the Acquire in `watch`: whoever goes to sleep knows what was said before, or the kernel finds a
+        // wake word that has changed. Both processes do this, and neither can undo what the other did.
+        self.wake.fetch_add(1, Ordering::Release);
         wake_shared(self.wake);
     }
 
@@ -48,7 +54,7 @@ impl<'a> Signal<'a> {
 
     /// What to sleep on until something new is said. Taken before the look at what is said.
     pub(crate) fn watch(self) -> (&'a AtomicU32, u32) {
-        // Pairs with the Release in `say`.
+        // Pairs with the Release in `nudge`.
         (self.wake, self.wake.load(Ordering::Acquire))
     }
 }

@@ -1,7 +1,8 @@
-//! The atomics and the two kernel calls this crate sleeps with, or loom's in their place.
+//! The atomics and the kernel calls this crate sleeps with, or loom's in their place.
 //!
-//! A thread sleeps on one word of its own process, or on that and one or two that peers change. The
-//! waker changes the word before it wakes, always: the kernel can lose a wake on an unchanged word.
+//! A thread sleeps on one word of its own process, on one that a peer changes, or on both or three. The waker changes
+//! the word before it wakes, always: the kernel can lose a wake on an unchanged word. On several words a thread sleeps
+//! as safely as on its own, but then the kernel takes a third longer to wake it.
 
 #[cfg(not(all(test, urpc_loom)))]
 pub use real::lending_works;
@@ -12,6 +13,7 @@ pub(crate) use real::*;
 mod real {
     pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
+    use std::num::NonZeroU32;
     use std::sync::OnceLock;
     use std::time::{Duration, Instant};
 
@@ -36,6 +38,14 @@ mod real {
             Some(Some(left)) => Some(timespec(left)),
         };
         let _ = futex::wait(word, futex::Flags::PRIVATE, expected, left.as_ref());
+    }
+
+    /// Sleeps while `shared` is what was seen there, until it is woken or `until`. May return at any time, and a peer
+    /// can keep it asleep until then.
+    pub(crate) fn sleep_on_shared((shared, seen): (&AtomicU32, u32), until: Instant) {
+        let deadline = monotonic(until);
+        let flags = futex::Flags::empty();
+        let _ = futex::wait_bitset(shared, flags, seen, Some(&deadline), NonZeroU32::MAX);
     }
 
     /// Sleeps while `own` is `expected` *and* each of `shared`, two at most, is what was seen there, until
@@ -145,6 +155,10 @@ mod modelled {
 
     pub(crate) fn sleep(word: &AtomicU32, expected: u32, until: Option<Instant>) {
         sleep_on_all(word, expected, &[], until);
+    }
+
+    pub(crate) fn sleep_on_shared((shared, seen): (&AtomicU32, u32), until: Instant) {
+        sleep(shared, seen, Some(until));
     }
 
     pub(crate) fn sleep_on_all(

@@ -14,11 +14,14 @@ use urpc_donate::{Lender, Outcome, Presence, Signal, View, Words};
 
 use super::Binding;
 use crate::bind::foreign::{self, Unread};
-use crate::node::{lock, page};
+use crate::node::{Node, lock, page};
 use crate::note::note;
 use crate::quota::Client;
 use crate::stats::add;
 use crate::wire::Nanos;
+
+/// A number below [`LANDINGS`](crate::limits::LANDINGS) has no more bits.
+const K_BITS: u32 = 8;
 
 impl Binding {
     /// The peer's presence, as its page says it now.
@@ -106,7 +109,8 @@ impl Binding {
 
     pub(crate) fn lender(&self, k: usize) -> (&Lender, Words<'_>) {
         let channel = &self.channel;
-        let words = words(
+        let words = self.words(
+            k,
             channel.outbox().grant(k),
             channel.inbox().returned(k),
             self.wakes.lent_to_peer(k),
@@ -117,11 +121,35 @@ impl Binding {
     /// The words of landing `k` of this side.
     pub(crate) fn landing_words(&self, k: usize) -> Words<'_> {
         let channel = &self.channel;
-        words(
+        self.words(
+            k,
             channel.inbox().grant(k),
             channel.outbox().returned(k),
             self.wakes.lent_to_us(k),
         )
+    }
+
+    /// The words of landing `k`, of this side or of the peer's, as `donate` wants them.
+    fn words<'a>(
+        &self,
+        k: usize,
+        granted: GrantWords<'a>,
+        returned: &'a AtomicU32,
+        wakes: WakeWords<'a>,
+    ) -> Words<'a> {
+        Words {
+            grant: Signal {
+                says: granted.grant,
+                wake: wakes.grant,
+            },
+            cpu: granted.cpu,
+            limit_us: granted.limit_us,
+            returned: Signal {
+                says: returned,
+                wake: wakes.returned,
+            },
+            name: self.key.load(Ordering::Relaxed) << K_BITS | k as u64,
+        }
     }
 
     /// Processor `id`, or one that was lent to us, is about to be lent to the peer. False if the channel is
@@ -265,18 +293,13 @@ impl Binding {
     }
 }
 
-/// The words of one landing, as `donate` wants them.
-fn words<'a>(granted: GrantWords<'a>, returned: &'a AtomicU32, wakes: WakeWords<'a>) -> Words<'a> {
-    Words {
-        grant: Signal {
-            says: granted.grant,
-            wake: wakes.grant,
-        },
-        cpu: granted.cpu,
-        limit_us: granted.limit_us,
-        returned: Signal {
-            says: returned,
-            wake: wakes.returned,
-        },
+impl Node {
+    /// Wakes a donor that sleeps beside the words of this name. Of a channel that has just been closed they are not
+    /// found; [`Binding::close`] wakes its donors itself.
+    pub(crate) fn nudge_donor(&self, name: u64) {
+        let k = name & ((1 << K_BITS) - 1);
+        if let Some(peer) = self.binding(name >> K_BITS) {
+            peer.lender(k as usize).1.returned.nudge();
+        }
     }
 }

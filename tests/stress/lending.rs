@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use urpc_channel::{GrantWords, Kind, WakeWords};
-use urpc_donate::{Affinity, Arrival, Landing, Lender, Outcome, Seat, Signal, Words};
+use urpc_donate::{Affinity, Arrival, Landing, Lender, Outcome, Seat, Signal, Wake, Words};
 
 use crate::raw::Random;
 use crate::{End, LONG, think};
@@ -38,6 +38,7 @@ fn words(end: &End, lent_to_peer: bool) -> Words<'_> {
         cpu,
         limit_us,
         returned: signal(returned, back),
+        name: 0,
     }
 }
 
@@ -49,8 +50,8 @@ struct Watch {
 }
 
 impl Watch {
-    /// Runs `part` while the peer is watched.
-    fn over(end: &End, part: impl FnOnce(&Watch)) {
+    /// Runs `part`, which sleeps until something is said at `signal`, while the peer is watched.
+    fn over(end: &End, signal: Signal<'_>, part: impl FnOnce(&Watch)) {
         let watch = Watch {
             gone: AtomicBool::new(false),
             done: AtomicBool::new(false),
@@ -61,7 +62,7 @@ impl Watch {
                 while !watch.done.load(Ordering::Relaxed) {
                     if end.listen(Duration::from_millis(100)) && !end.hear() {
                         watch.gone.store(true, Ordering::Release);
-                        let _ = watch.seat.wake();
+                        wake(&watch.seat, signal);
                         return;
                     }
                 }
@@ -77,10 +78,17 @@ impl Watch {
     }
 }
 
+/// Wakes a thread of this process that may sleep until something is said at `signal`.
+fn wake(seat: &Seat, signal: Signal<'_>) {
+    if let Wake::Nudge(_) = seat.wake() {
+        signal.nudge();
+    }
+}
+
 /// Serves whoever lends it a processor, until the peer is gone.
 pub(crate) fn landing(end: &End, random: &mut Random) {
-    Watch::over(end, |watch| {
-        let words = words(end, false);
+    let words = words(end, false);
+    Watch::over(end, words.grant, |watch| {
         let mut landing = Landing::open(words);
         let mut last = 0;
         loop {
@@ -127,10 +135,11 @@ fn serve(end: &End, holds: &dyn Fn() -> bool, random: &mut Random) {
 pub(crate) fn donor(end: &End, random: &mut Random) {
     let (wake, waker) = channel();
     let mut affinity = Affinity::of_this_thread();
-    Watch::over(end, |watch| {
+    let returned = words(end, true).returned;
+    Watch::over(end, returned, |watch| {
         std::thread::scope(|scope| {
             let seed = random.next();
-            scope.spawn(move || wake_at_random(&waker, &watch.seat, Random(seed)));
+            scope.spawn(move || wake_at_random(&waker, &watch.seat, returned, Random(seed)));
             affinity.bind(0); // not where it is woken from: so the two run at once
             let wake = wake; // gone at the end of this scope, which ends the waker
             Donor {
@@ -146,11 +155,11 @@ pub(crate) fn donor(end: &End, random: &mut Random) {
 }
 
 /// Somebody else in the donor's process, for whose sake it has to come back.
-fn wake_at_random(asked: &Receiver<()>, seat: &Seat, mut random: Random) {
+fn wake_at_random(asked: &Receiver<()>, seat: &Seat, signal: Signal<'_>, mut random: Random) {
     Affinity::of_this_thread().bind(1);
     while asked.recv().is_ok() {
         think(&mut random);
-        let _ = seat.wake();
+        wake(seat, signal);
     }
 }
 
