@@ -1,4 +1,4 @@
-//! The wake page of a channel: words that threads of one process sleep on and the other process wakes.
+//! The wake page of a channel: words that threads sleep on until the other process wakes them, or their own.
 //!
 //! It is the only memory that both processes write, because the kernel puts a thread to sleep sooner on a word that
 //! it could write. So **no word here says anything**: what is granted or returned stands in the outboxes. Whoever
@@ -23,9 +23,9 @@ use crate::sealed::{self, RegionError};
 /// What wakes those who wait for one processor that is lent, and for its return.
 #[derive(Clone, Copy, Debug)]
 pub struct WakeWords<'a> {
-    /// Changed by the process that lends.
+    /// Changed by the process that lends, and by the other one for threads of its own.
     pub grant: &'a AtomicU32,
-    /// Changed by the process that returns.
+    /// The same of the process that returns.
     pub returned: &'a AtomicU32,
 }
 
