@@ -206,6 +206,19 @@ fn loom_a_wake_from_within_ends_every_sleep() {
         at.join().unwrap();
     });
     lending(|| {
+        let shared = Arc::new(Shared::new());
+        let _nobody = Landing::open(shared.words());
+        let (ticket, grant) = (shared.donor.ticket(), shared.lend());
+        let waker = {
+            let shared = shared.clone();
+            thread::spawn(move || shared.wake_donor())
+        };
+        let (lender, words) = (&shared.lender, shared.words());
+        let outcome = lender.wait(grant, words, &shared.donor, ticket, far());
+        assert_eq!(outcome, Outcome::Woken);
+        waker.join().unwrap();
+    });
+    lending(|| {
         let (words, seat) = (Arc::new(OwnWords::new()), Arc::new(Seat::new()));
         let (mut landing, ticket) = (Landing::open(words.get()), seat.ticket());
         let waker = {
