@@ -38,6 +38,7 @@ pub(crate) fn run(node: &Arc<Node>, binding: &Arc<Binding>, k: usize) {
     // There is none after the end of the runtime: then what is lent goes back at once.
     let guest = node.executor().map(|executor| executor.guest());
     let mut landing = Landing::open(words);
+    binding.tell_of_landing();
     let (mut before, mut opened) = (0, false);
     loop {
         let ticket = seat.ticket();

@@ -230,6 +230,20 @@ impl Binding {
             return;
         }
         self.rung_at.store(standing.progress, Ordering::Relaxed);
+        self.ring_at_once();
+    }
+
+    /// A landing of this side has come up. If there is something for it, the peer may have looked for a landing before,
+    /// and have rung somebody who is blocked by now: so it is asked to look again.
+    pub(crate) fn tell_of_landing(&self) {
+        // Pairs with the fence of a peer that rests: either it sees the landing, or we see what it has sent.
+        fence(Ordering::SeqCst);
+        if self.channel.has_incoming() {
+            self.ring_at_once();
+        }
+    }
+
+    fn ring_at_once(&self) {
         note!(Ring, self);
         add(&self.counters.rings, 1);
         add(&self.counters.system_calls, 1);
