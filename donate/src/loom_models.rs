@@ -35,6 +35,27 @@ fn loom_no_message_is_forgotten_between_rest_and_ring() {
     });
 }
 
+/// The library's fences, as a peer that rests and a landing that comes up have them.
+#[test]
+fn loom_no_landing_comes_up_unseen_while_a_message_waits_for_one() {
+    loom::model(|| {
+        let (shared, page) = (Arc::new(Shared::new()), Arc::new(Page::new()));
+        let sender = {
+            let (shared, page) = (shared.clone(), page.clone());
+            thread::spawn(move || {
+                page.message.store(1, Ordering::Release);
+                fence(Ordering::SeqCst);
+                shared.lender.is_free(shared.words().returned.says)
+            })
+        };
+        let _landing = Landing::open(shared.words());
+        fence(Ordering::SeqCst);
+        let rings = page.message.load(Ordering::Relaxed) == 1;
+        let lends = sender.join().unwrap();
+        assert!(lends || rings, "the message waits, and nobody looks again");
+    });
+}
+
 /// A presence page, the one message of a ring, and whether its reader was rung.
 struct Page {
     message: AtomicU32,

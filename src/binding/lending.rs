@@ -236,7 +236,8 @@ impl Binding {
     /// A landing of this side has come up. If there is something for it, the peer may have looked for a landing before,
     /// and have rung somebody who is blocked by now: so it is asked to look again.
     pub(crate) fn tell_of_landing(&self) {
-        // Pairs with the fence of a peer that rests: either it sees the landing, or we see what it has sent.
+        // Pairs with the fence of a peer that rests: either it sees the landing, or we see what it has sent. Loom:
+        // `no_landing_comes_up_unseen_while_a_message_waits_for_one`.
         fence(Ordering::SeqCst);
         if self.channel.has_incoming() {
             self.ring_at_once();
