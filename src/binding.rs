@@ -324,7 +324,7 @@ impl Binding {
         }
     }
 
-    /// Wakes the workers of our processors that are lent to the peer.
+    /// Wakes the workers of our processors that are lent to the peer: their seats first, so that who is nudged sees it.
     fn call_back(&self) {
         let donors = self.donors.load(Ordering::Relaxed);
         if donors != 0 {

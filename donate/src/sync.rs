@@ -2,7 +2,7 @@
 //!
 //! A thread sleeps on one word of its own process, on one that a peer changes, or on both or three. The waker changes
 //! the word before it wakes, always: the kernel can lose a wake on an unchanged word. On several words a thread sleeps
-//! as safely as on its own, but then the kernel takes a third longer to wake it.
+//! as safely as on its own, but then the kernel takes longer to wake it.
 
 #[cfg(not(all(test, urpc_loom)))]
 pub use real::lending_works;
